@@ -1,0 +1,46 @@
+# The only tools assumed on the machine: make and Python 3.11 with its venv module.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--strip-extras --allow-unsafe $(LOCK_FLAGS)
+
+.PHONY: demo up test check format lock help
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: .venv/installed ## start everything, kill a worker in mid-flow, watch the flow go on, stop
+	@$(BIN)/python -m local.demo
+
+up: .venv/installed ## start everything and stay; prints the URLs and a login
+	@$(BIN)/python -m local.up $(ARGS)
+
+test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed ## linters, types, layers, migrations, Django's own checks
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@# without a database it warns that it cannot compare with the applied migrations: that is not asked here
+	@$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	@$(BIN)/python manage.py check
+
+format: .venv/installed ## format the code and sort its imports
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: ## compile both lock files anew (LOCK_FLAGS=--upgrade for newer versions)
+	@test -x .local/lock/bin/pip-compile || \
+		{ $(PYTHON) -m venv .local/lock && .local/lock/bin/pip install -qq pip-tools; }
+	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra embedded --extra dev -o requirements.lock pyproject.toml
+	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) -c requirements.lock -o requirements-runtime.lock pyproject.toml
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	@echo "Installing into .venv from requirements.lock"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -qq --require-hashes -r requirements.lock
+	@touch $@

@@ -1,0 +1,71 @@
+"""Durable request flows for Django and Celery. These are the public names; none loads a model before it is used."""
+
+from typing import TYPE_CHECKING, Any
+
+from flows.domain.errors import (
+    FlowsError,
+    InvalidInputError,
+    MisuseError,
+    NonDeterminismError,
+    NotJSONError,
+    PromiseCanceled,
+    PromiseConflict,
+    PromiseFailed,
+    PromiseNotFound,
+    PromiseRejected,
+    PromiseTimedOut,
+    RegistrationError,
+    ResultTimeout,
+    UnknownFunctionError,
+)
+from flows.domain.promise import Promise, State
+from flows.domain.retry import Constant, Exponential, Never
+from flows.engine.context import Context
+from flows.engine.registry import durable
+
+if TYPE_CHECKING:
+    from flows.handle import Handle
+    from flows.operations import abegin_rpc, begin_rpc, cancel, get, rpc
+
+__all__ = [
+    "Constant",
+    "Context",
+    "Exponential",
+    "FlowsError",
+    "Handle",
+    "InvalidInputError",
+    "MisuseError",
+    "Never",
+    "NonDeterminismError",
+    "NotJSONError",
+    "Promise",
+    "PromiseCanceled",
+    "PromiseConflict",
+    "PromiseFailed",
+    "PromiseNotFound",
+    "PromiseRejected",
+    "PromiseTimedOut",
+    "RegistrationError",
+    "ResultTimeout",
+    "State",
+    "UnknownFunctionError",
+    "abegin_rpc",
+    "begin_rpc",
+    "cancel",
+    "durable",
+    "get",
+    "rpc",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These reach the database and Celery, which need Django's settings: loaded when first asked for.
+    if name == "Handle":
+        from flows.handle import Handle
+
+        return Handle
+    if name in __all__:
+        from flows import operations
+
+        return getattr(operations, name)
+    raise AttributeError(f"module 'flows' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""What a promise is: its record, its ids, its values, its errors. Standard library only."""

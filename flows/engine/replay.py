@@ -1,0 +1,110 @@
+"""Replay of one attempt: run the function against its checkpoints and return a decision as data."""
+
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import Any
+
+from flows.domain import values
+from flows.domain.errors import MisuseError, NonDeterminismError
+from flows.domain.promise import describe_error
+from flows.engine.context import Context, Operation, Pending, StepFailed
+from flows.engine.decision import Decision, Failed, Invocation, Journal, Rejected, Resolved, SetAside, Suspended
+from flows.engine.registry import DurableFunction
+
+
+def replay(durable_function: DurableFunction, invocation: Invocation, journal: Journal) -> Decision:
+    """Run one attempt of ``durable_function``.
+
+    Calls that are new go to ``journal`` as they are made. Raises only what the journal raises (``AttemptFenced``) and
+    what must not be caught (``SystemExit``, …).
+    """
+    context = Context(invocation, journal, durable_function.retry)
+    try:
+        value = _run(durable_function.function, context, invocation.args)
+        context.check_complete()
+        text = values.encode(value, "result")
+    except Pending as pending:
+        return Suspended(awaits=pending.awaits)
+    except StepFailed as step:
+        return Failed(
+            error=describe_error(step.cause), exception=step.cause, delay=step.delay, failures=invocation.failures
+        )
+    except NonDeterminismError as error:
+        return SetAside(note=str(error))
+    except (Exception, SystemExit) as error:  # whatever user code raises is the outcome of the attempt
+        return _after_error(error, context, invocation)
+    unfinished = context.unfinished()
+    return Suspended(awaits=unfinished) if unfinished else Resolved(value=text)
+
+
+def _after_error(error: Exception | SystemExit, context: Context, invocation: Invocation) -> Decision:
+    failures = invocation.failures + 1
+    delay = context.delay_after(error, failures, invocation.id)
+    described = describe_error(error)
+    if delay is not None:
+        return Failed(error=described, exception=error, delay=delay, failures=failures)
+    unfinished = context.unfinished()
+    return Suspended(awaits=unfinished) if unfinished else Rejected(error=described, exception=error)
+
+
+def _run(function: Callable[..., Any], context: Context, args: list[Any]) -> Any:
+    result = function(context, *args)
+    if inspect.isgenerator(result) or inspect.iscoroutine(result):
+        return _drive(result, context)
+    if inspect.isawaitable(result):
+        raise MisuseError(f"{_name(function)} returned {_kind(result)}; make it an `async def` and await inside it")
+    return result
+
+
+def _drive(body: Any, context: Context) -> Any:
+    """Run a generator or coroutine to its end, answering each operation that it yields."""
+    answer: Callable[[], Any] = lambda: body.send(None)  # noqa: E731 - the next step, chosen by the last answer
+    try:
+        while True:
+            try:
+                operation = answer()
+            except StopIteration as stop:
+                return stop.value
+            except RuntimeError as error:
+                # What asyncio says when its own awaitables (sleep, gather, …) are used outside of a running loop.
+                if "no running event loop" in str(error):
+                    raise _foreign("an asyncio awaitable") from error
+                raise
+            answer = _answer(body, operation, context)
+    finally:
+        _close(body)
+
+
+def _answer(body: Any, operation: object, context: Context) -> Callable[[], Any]:
+    if not isinstance(operation, Operation) or operation.context is not context:
+        return lambda: body.throw(_foreign(_kind(operation)))
+    try:
+        value = operation.advance()
+    except NonDeterminismError:  # not for user code: the attempt ends here
+        raise
+    except Exception as error:  # the outcome of the operation belongs to the function that awaits it
+        caught = error
+        return lambda: body.throw(caught)
+    return lambda: body.send(value)
+
+
+def _foreign(what: str) -> MisuseError:
+    return MisuseError(
+        f"a durable function can only await operations of its own context, not {what}; "
+        "put other work into a local step: `yield from ctx.run(function, …)`, or `await ctx.run(…)`"
+    )
+
+
+def _close(body: Generator[Any, Any, Any]) -> None:
+    # The end of an attempt closes the function; one that awaits in a `finally` cannot be answered any more.
+    with suppress(RuntimeError):
+        body.close()
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))

@@ -1,0 +1,137 @@
+"""Waits for promises to settle: one thread and one connection per process, however many wait.
+
+PostgreSQL notifies in the transaction that settles a root or a detached promise; for children, and for notifications
+that were missed, the thread looks by itself every POLL_EVERY.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError
+
+from flows.conf import settings
+from flows.domain.errors import PromiseNotFound
+from flows.domain.promise import Promise
+from flows.store import promises, sql
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_EVERY_S = 0.5
+
+
+class Listener:
+    """Hands each waiting caller the promise once it has settled."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, set[Future[Promise]]] = {}
+        self._new: set[str] = set()
+        self._notified: set[str] = set()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        threading.Thread(target=self._run, name="flows-listener", daemon=True).start()
+
+    @contextmanager
+    def waiting(self, promise_id: str) -> Iterator[Future[Promise]]:
+        """Give a future of the settled promise; ``PromiseNotFound`` is set on it if there is none."""
+        future: Future[Promise] = Future()
+        with self._lock:
+            self._waiting.setdefault(promise_id, set()).add(future)
+            self._new.add(promise_id)
+        self._wake()
+        try:
+            yield future
+        finally:
+            future.cancel()
+            with self._lock:
+                futures = self._waiting.get(promise_id, set())
+                futures.discard(future)
+                if not futures:
+                    self._waiting.pop(promise_id, None)
+
+    def _wake(self) -> None:
+        # A full pipe is full of wake-ups: one more changes nothing.
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._listen()
+            except (DatabaseError, InterfaceError) as error:
+                log.warning("cannot listen for settled promises, trying again: %s", error)
+                sql.connection().close()
+                time.sleep(_RECONNECT_EVERY_S)
+            except Exception:  # the thread must live on: callers wait for it
+                log.exception("cannot listen for settled promises, trying again")
+                time.sleep(_RECONNECT_EVERY_S)
+
+    def _listen(self) -> None:
+        sql.rows("LISTEN flows_settled")
+        connection = sql.connection().connection
+        connection.add_notify_handler(lambda notify: self._notified.add(notify.payload))
+        polled_at = 0.0
+        while True:
+            now = time.monotonic()
+            poll_every = settings.POLL_EVERY.total_seconds()
+            if is_poll := now - polled_at >= poll_every:
+                polled_at = now
+            self._deliver(self._to_look_at(everything=is_poll))
+            if not self._notified:
+                select.select([connection.fileno(), self._wake_read], [], [], max(0.0, polled_at + poll_every - now))
+            self._receive(connection)
+
+    def _receive(self, connection: Any) -> None:
+        with sql.connection().wrap_database_errors:
+            connection.pgconn.consume_input()
+            while notify := connection.pgconn.notifies():
+                self._notified.add(notify.extra.decode())
+        if select.select([self._wake_read], [], [], 0)[0]:
+            os.read(self._wake_read, 4096)
+
+    def _to_look_at(self, *, everything: bool) -> list[str]:
+        with self._lock:
+            wanted = set(self._waiting) if everything else self._waiting.keys() & (self._new | self._notified)
+            self._new.clear()
+            self._notified.clear()
+            return list(wanted)
+
+    def _deliver(self, promise_ids: Iterable[str]) -> None:
+        wanted = set(promise_ids)
+        if not wanted:
+            return
+        for promise in promises.get_many(wanted):
+            wanted.discard(promise.id)
+            if promise.is_settled:
+                for future in self._take(promise.id):
+                    future.set_result(promise)
+        for promise_id in wanted:
+            for future in self._take(promise_id):
+                future.set_exception(PromiseNotFound(f"there is no promise {promise_id!r}"))
+
+    def _take(self, promise_id: str) -> list[Future[Promise]]:
+        with self._lock:
+            futures = self._waiting.pop(promise_id, set())
+            # False for one that its caller canceled meanwhile.
+            return [future for future in futures if future.set_running_or_notify_cancel()]
+
+
+_listener: Listener | None = None
+_start_lock = threading.Lock()
+
+
+def listener() -> Listener:
+    """Return this process's listener; started at first use, hence after a fork."""
+    global _listener
+    with _start_lock:
+        if _listener is None or _listener.pid != os.getpid():
+            _listener = Listener()
+        return _listener

@@ -1,0 +1,153 @@
+"""The three tables. Rows are read here and in the admin; every write is a statement of ``flows.store``."""
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from flows.domain.ids import MAX_CHILD_ID
+from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
+
+
+class JSONTextField(models.JSONField):
+    """A ``json`` column: unlike ``jsonb`` it keeps key order, 1.0 and large numbers as they were written."""
+
+    def db_type(self, connection: Any) -> str:
+        """Return the column type."""
+        return "json"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Return ``value``: psycopg decodes ``json`` columns already."""
+        return value
+
+
+class IdField(models.CharField):  # type: ignore[type-arg]  # generic in its stubs only
+    """A promise id, in byte order: prefix searches use the primary key's own index.
+
+    Spelled out because Django adds a second, pattern index to whatever starts with ``varchar``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"max_length": MAX_CHILD_ID, "db_collation": "C", **kwargs})
+
+    def db_type(self, connection: Any) -> str:
+        """Return the column type."""
+        return f"character varying({self.max_length})"
+
+
+def _choices(words: Any) -> list[tuple[str, str]]:
+    return [(word.value, word.value or "none") for word in words]
+
+
+class Node(models.Model):
+    """One worker process, alive while its lease is renewed."""
+
+    name = models.CharField(max_length=255, help_text="Celery's node name")
+    groups = JSONTextField(help_text="the groups that it serves")
+    hostname = models.CharField(max_length=255)
+    pid = models.IntegerField(help_text="process id of the worker's main process")
+    started_at = models.DateTimeField(db_default=Now())
+    lease_until = models.DateTimeField(help_text="its claims are void after this")
+    swept_at = models.DateTimeField(null=True)
+    stopped_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+class Promise(models.Model):
+    """A write-once durable record of one call; settled, it is the checkpoint that a replay reads."""
+
+    id = IdField(primary_key=True)
+    root_id = IdField()
+    parent = models.ForeignKey(
+        "self", null=True, related_name="children", db_constraint=False, db_index=False, on_delete=models.DO_NOTHING
+    )
+    position = models.IntegerField(default=0, help_text="which call of the parent, from 0")
+    kind = models.CharField(max_length=8, choices=_choices(Kind))
+
+    group = models.CharField(max_length=100)
+    function = models.CharField(max_length=150)
+    args = JSONTextField()
+    digest = models.CharField(max_length=32, blank=True, help_text="tells calls with other arguments apart")
+
+    state = models.CharField(max_length=8, choices=_choices(State), default=State.PENDING)
+    value = JSONTextField(null=True)
+    error = JSONTextField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    deadline_at = models.DateTimeField()
+    settled_at = models.DateTimeField(null=True)
+
+    phase = models.CharField(max_length=9, choices=_choices(Phase), blank=True)
+    ready_at = models.DateTimeField(null=True, help_text="from when on a worker may claim it")
+    sent_at = models.DateTimeField(null=True, help_text="when a message was last sent for it")
+    sends = models.SmallIntegerField(default=0, help_text="messages sent again since it became ready")
+    note = models.TextField(blank=True, help_text="why it does not go on")
+    continuation = models.CharField(max_length=5, choices=_choices(Continuation), blank=True)
+
+    fence = models.BigIntegerField(default=0, help_text="grows with each claim")
+    node = models.ForeignKey(Node, null=True, db_constraint=False, db_index=False, on_delete=models.DO_NOTHING)
+    session = models.IntegerField(null=True, help_text="database session of the claim: process id * 512 + count")
+    claimed_at = models.DateTimeField(null=True)
+    failures = models.IntegerField(default=0, help_text="attempts that raised")
+    losses = models.IntegerField(default=0, help_text="attempts that ended with their process")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="flows_promise_settled_once",
+                condition=Q(state=State.PENDING, settled_at__isnull=True)
+                | (~Q(state=State.PENDING) & Q(settled_at__isnull=False, phase=Phase.NONE)),
+            ),
+            models.CheckConstraint(
+                name="flows_promise_outcome_fits_state",
+                condition=(Q(state=State.REJECTED) & Q(error__isnull=False, value__isnull=True))
+                | (~Q(state=State.REJECTED) & (Q(state=State.RESOLVED) | Q(value__isnull=True))),
+            ),
+            models.CheckConstraint(
+                name="flows_promise_claimed_by_node",
+                condition=Q(phase=Phase.CLAIMED, node__isnull=False, session__isnull=False)
+                | (~Q(phase=Phase.CLAIMED) & Q(node__isnull=True, session__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="flows_promise_ready_when", condition=~Q(phase=Phase.READY) | Q(ready_at__isnull=False)
+            ),
+            models.UniqueConstraint(name="flows_promise_children", fields=["parent", "position"]),
+        ]
+        indexes = [
+            models.Index(name="flows_promise_ready", fields=["group", "ready_at"], condition=Q(phase=Phase.READY)),
+            models.Index(name="flows_promise_claimed", fields=["node"], condition=Q(phase=Phase.CLAIMED)),
+            models.Index(name="flows_promise_suspended", fields=["id"], condition=Q(phase=Phase.SUSPENDED)),
+            models.Index(
+                name="flows_promise_awaited",
+                fields=["parent"],
+                condition=Q(state=State.PENDING) & ~Q(continuation=Continuation.NONE),
+            ),
+            models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
+            models.Index(name="flows_promise_created", fields=["-created_at"]),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Attempt(models.Model):
+    """One pass of a worker over a promise; written when it ends."""
+
+    promise = models.ForeignKey(
+        Promise, related_name="attempts", db_constraint=False, db_index=False, on_delete=models.DO_NOTHING
+    )
+    fence = models.BigIntegerField(help_text="the claim's fencing token: 1 for the first attempt")
+    node = models.ForeignKey(Node, null=True, db_constraint=False, db_index=False, on_delete=models.DO_NOTHING)
+    session = models.IntegerField(null=True, help_text="database session of the claim: process id * 512 + count")
+    outcome = models.CharField(max_length=9, choices=_choices(AttemptOutcome))
+    error = JSONTextField(null=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(name="flows_attempt_of_promise", fields=["promise", "fence"])]
+
+    def __str__(self) -> str:
+        return f"{self.promise_id} #{self.fence}"

@@ -1,0 +1,135 @@
+"""Claims: a node's right to run promises. A claim is asynchronous: a crash of PostgreSQL may undo it, harmlessly.
+
+An undone claim leaves a promise ready again and its fencing token may be given out twice; that is why each write of an
+attempt names node and session beside the token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.domain.promise import Kind, State
+from flows.engine.decision import Checkpoint, Invocation
+from flows.store.sql import rows, type_of_row
+
+# `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
+_IS_CLAIMABLE = """
+    p.state = 'pending' AND p.deadline_at > now() AND (
+        (p.phase = 'ready' AND p.ready_at <= now())
+        OR (p.phase = 'suspended' AND NOT EXISTS (
+            SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> ''))
+    )
+"""
+
+_TAKE = """
+, claimed AS (
+    UPDATE flows_promise p
+    SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
+        sends = 0, note = ''
+    FROM due WHERE p.id = due.id
+    RETURNING p.id, p.root_id, p."group", p.function, p.args, p.failures, p.fence, due.rank
+)
+SELECT claimed.*, set_config('synchronous_commit', 'off', true),
+    CASE WHEN claimed.fence > 1 THEN (
+        SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state, c.value,
+            c.error, c.failures, c.continuation <> '') ORDER BY c."position")
+        FROM flows_promise c WHERE c.parent_id = claimed.id
+    ) END AS checkpoints
+FROM claimed ORDER BY claimed.rank
+"""
+
+CLAIM_NAMED = (
+    "WITH due AS (SELECT p.id, 1 AS rank FROM flows_promise p"
+    """ WHERE p.id = %(id)s AND p."group" = %(group)s AND p.function = %(function)s AND"""
+    + _IS_CLAIMABLE
+    + "FOR UPDATE SKIP LOCKED)"
+    + _TAKE
+)
+
+# One more than wanted is looked at, so that the worker knows whether to wake another one, and for which promise.
+CLAIM_READY = """
+WITH waiting AS (
+    SELECT p.id, p.function, p.ready_at FROM flows_promise p
+    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.function = ANY(%(functions)s)
+        AND p.state = 'pending' AND p.deadline_at > now()
+    ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
+), ranked AS (
+    SELECT id, function, row_number() OVER (ORDER BY ready_at, id) AS rank FROM waiting
+), due AS (
+    SELECT id, rank FROM ranked WHERE rank <= %(limit)s
+)
+""" + _TAKE.replace(
+    "FROM claimed ORDER BY",
+    """, (SELECT json_build_array(r."function", r.id) FROM ranked r WHERE r.rank > %(limit)s LIMIT 1) AS next
+FROM claimed ORDER BY""",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who claims: the node, and the database session through which it does."""
+
+    node_id: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to run one attempt. ``fence`` is its fencing token."""
+
+    invocation: Invocation
+    fence: int
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyRef:
+    """A ready promise that a message can name."""
+
+    id: str
+    group: str
+    function: str
+
+
+def claim_named(ready: ReadyRef, holder: Holder) -> Claim | None:
+    """Claim this promise, if it is ready, or suspended with nothing left to wait for."""
+    found = rows(
+        CLAIM_NAMED,
+        id=ready.id,
+        group=ready.group,
+        function=ready.function,
+        node=holder.node_id,
+        session=holder.session,
+    )
+    return _claim(found[0], holder) if found else None
+
+
+def claim_ready(
+    group: str, functions: Sequence[str], limit: int, holder: Holder
+) -> tuple[list[Claim], ReadyRef | None]:
+    """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
+    found = rows(
+        CLAIM_READY, group=group, functions=list(functions), limit=limit, node=holder.node_id, session=holder.session
+    )
+    following = found[0]["next"] if found else None
+    next_ready = ReadyRef(id=following[1], group=group, function=following[0]) if following else None
+    return [_claim(row, holder) for row in found], next_ready
+
+
+def _claim(row: type_of_row, holder: Holder) -> Claim:
+    invocation = Invocation(
+        id=row["id"],
+        root_id=row["root_id"],
+        group=row["group"],
+        function=row["function"],
+        args=row["args"],
+        failures=row["failures"],
+        attempt=row["fence"],
+        checkpoints=tuple(_checkpoint(*values) for values in row["checkpoints"] or ()),
+    )
+    return Claim(invocation=invocation, fence=row["fence"], holder=holder)
+
+
+def _checkpoint(*values: object) -> Checkpoint:
+    fields = dict(zip(Checkpoint.__slots__, values, strict=True))
+    fields |= {"kind": Kind(str(fields["kind"])), "state": State(str(fields["state"]))}
+    return Checkpoint(**fields)  # type: ignore[arg-type]  # the columns of CLAIM, in the order of the fields

@@ -1,0 +1,57 @@
+"""Wakes suspended parents. One compare-and-set, so that exactly one of many finishing children wakes a parent."""
+
+from collections.abc import Iterable
+
+from flows.store.claims import ReadyRef
+from flows.store.sql import rows, type_of_row
+
+_AWAITS_NOTHING = """
+    NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> '')
+"""
+
+_WAKE = (
+    """
+UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due
+WHERE p.id = due.id AND p.phase = 'suspended' AND p.state = 'pending' AND"""
+    + _AWAITS_NOTHING
+    + """
+RETURNING p.id, p."group", p.function, set_config('synchronous_commit', 'off', true)
+"""
+)
+
+# The rows are locked first, in one order, so that two joins of the same parents cannot block each other; the check runs
+# in the UPDATE. Asynchronous: a wake-up that a crash undoes is found by the sweep.
+JOIN = (
+    """
+WITH due AS (
+    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'suspended' ORDER BY id FOR UPDATE
+)"""
+    + _WAKE
+)
+
+# The same for every suspended promise: what was missed because a process died between a settlement and its join.
+JOIN_MISSED = (
+    """
+WITH due AS (
+    SELECT id FROM flows_promise p WHERE p.phase = 'suspended' AND"""
+    + _AWAITS_NOTHING
+    + """ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)"""
+    + _WAKE
+)
+
+
+def join(parent_ids: Iterable[str]) -> list[ReadyRef]:
+    """Wake those of the promises that are suspended and await nothing pending any more; return them."""
+    ids = sorted(set(parent_ids))
+    return ready_refs(rows(JOIN, ids=ids)) if ids else []
+
+
+def join_missed(limit: int = 1000) -> list[ReadyRef]:
+    """Wake up to ``limit`` suspended promises that nobody woke; return them."""
+    return ready_refs(rows(JOIN_MISSED, limit=limit))
+
+
+def ready_refs(found: Iterable[type_of_row]) -> list[ReadyRef]:
+    """Return what a message needs to know of each row."""
+    return [ReadyRef(id=row["id"], group=row["group"], function=row["function"]) for row in found]

@@ -1,0 +1,81 @@
+"""Nodes, alive while their lease is renewed, and the locks of the sessions that claim."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from flows.conf import settings
+from flows.store.sql import rows
+
+# First key of the session locks: "f" in the highest byte keeps clear of the small numbers that applications use.
+LOCK_SPACE = 0x66000000
+
+REGISTER = """
+INSERT INTO flows_node (name, groups, hostname, pid, lease_until)
+VALUES (%(name)s, %(groups)s::json, %(hostname)s, %(pid)s, now() + %(lease)s) RETURNING id
+"""
+
+# Inserts again what somebody deleted: the node's processes go on under the id that they were given.
+BEAT = """
+INSERT INTO flows_node (id, name, groups, hostname, pid, lease_until)
+VALUES (%(id)s, %(name)s, %(groups)s::json, %(hostname)s, %(pid)s, now() + %(lease)s)
+ON CONFLICT (id) DO UPDATE SET lease_until = EXCLUDED.lease_until, stopped_at = NULL
+"""
+
+STOP = """UPDATE flows_node SET stopped_at = now(), lease_until = now() WHERE id = %(id)s"""
+
+# Keeps sweeps of many nodes apart. Two may still sweep at once; that is harmless.
+TAKE_TURN = """
+UPDATE flows_node SET swept_at = now() WHERE id = %(id)s AND NOT EXISTS (
+    SELECT FROM flows_node WHERE swept_at > now() - %(every)s * 0.8)
+RETURNING id
+"""
+
+# Shared, so that a new session can take the number over before the old one is known to be gone.
+HOLD = """SELECT pg_try_advisory_lock_shared(%(space)s, %(session)s) AS held"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What a node tells of itself. ``pid`` is that of its main process."""
+
+    name: str
+    groups: tuple[str, ...]
+    hostname: str
+    pid: int
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters of REGISTER and BEAT."""
+        groups = json.dumps(self.groups)
+        return {
+            "name": self.name,
+            "groups": groups,
+            "hostname": self.hostname,
+            "pid": self.pid,
+            "lease": settings.LEASE,
+        }
+
+
+def register(info: NodeInfo) -> int:
+    """Register a worker process; return the node's id."""
+    return int(rows(REGISTER, **info.params())[0]["id"])
+
+
+def beat(node_id: int, info: NodeInfo) -> None:
+    """Renew the node's lease."""
+    rows(BEAT, id=node_id, **info.params())
+
+
+def stop(node_id: int) -> None:
+    """End the node's lease: it runs nothing any more."""
+    rows(STOP, id=node_id)
+
+
+def take_sweep_turn(node_id: int) -> bool:
+    """Return True if it is this node's turn to sweep for all."""
+    return bool(rows(TAKE_TURN, id=node_id, every=settings.SWEEP_EVERY))
+
+
+def hold_session_lock(node_id: int, session: int) -> bool:
+    """Take the lock that shows ``session`` alive for as long as this connection lives."""
+    return bool(rows(HOLD, space=LOCK_SPACE + node_id, session=session)[0]["held"])

@@ -1,0 +1,47 @@
+"""Runs one statement on the database of the promises."""
+
+from collections.abc import Mapping
+from typing import Any, LiteralString
+
+import psycopg
+from django.db import InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg.rows import dict_row
+
+from flows.conf import settings
+
+type_of_row = dict[str, Any]
+
+
+def connection() -> BaseDatabaseWrapper:
+    """Return this thread's Django connection to the database of the promises."""
+    return connections[settings.DATABASE]
+
+
+def rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
+    """Run ``statement`` and return its rows, by column name.
+
+    Binds on the server, so that statements are prepared where the connection's ``prepare_threshold`` allows it. Raises
+    Django's ``OperationalError`` or ``InterfaceError`` if the database is away; the connection is then dropped, so that
+    the next statement opens a new one.
+    """
+    django = connection()
+    try:
+        django.ensure_connection()
+        with django.wrap_database_errors, psycopg.Cursor(django.connection, row_factory=dict_row) as cursor:
+            cursor.execute(statement, _none_if_empty(params))
+            return cursor.fetchall() if cursor.description else []
+    except (OperationalError, InterfaceError):
+        if not django.in_atomic_block:
+            django.close()
+        raise
+
+
+def estimated_count(table: str) -> int:
+    """Return about how many rows ``table`` has, as PostgreSQL last counted them; -1 if it never did."""
+    return int(rows("SELECT reltuples FROM pg_class WHERE oid = %(table)s::regclass", table=table)[0]["reltuples"])
+
+
+def _none_if_empty(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    # Without parameters psycopg leaves the statement alone, so that it may hold a plain %.
+    return params or None

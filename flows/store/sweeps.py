@@ -1,0 +1,102 @@
+"""What a sweep finds: lost claims, due deadlines, messages to send again. Safe for any number of sweepers at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flows.conf import settings
+from flows.store.claims import ReadyRef
+from flows.store.joins import ready_refs
+from flows.store.nodes import LOCK_SPACE
+from flows.store.sql import rows
+
+# A claim is lost when its node's lease has ended, or when the lock of its session is gone.
+RECOVER = """
+WITH alive AS MATERIALIZED (
+    SELECT classid::bigint AS space, objid::bigint AS session FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+), lost AS (
+    SELECT p.id, p.node_id, p.session, p.fence, p.claimed_at, p.losses + 1 >= %(max_losses)s AS is_poison
+    FROM flows_promise p LEFT JOIN flows_node n ON n.id = p.node_id
+    WHERE p.phase = 'claimed' AND (n.id IS NULL OR n.lease_until < now() OR (%(locks)s AND NOT EXISTS (
+        SELECT FROM alive WHERE alive.space = p.node_id + %(space)s AND alive.session = p.session)))
+    ORDER BY p.id LIMIT %(limit)s FOR UPDATE OF p SKIP LOCKED
+), freed AS (
+    UPDATE flows_promise p
+    SET losses = p.losses + 1, node_id = NULL, session = NULL, sends = 0, sent_at = now(),
+        phase = CASE WHEN is_poison THEN '' ELSE 'ready' END, ready_at = CASE WHEN is_poison THEN NULL ELSE now() END,
+        state = CASE WHEN is_poison THEN 'rejected' ELSE 'pending' END,
+        settled_at = CASE WHEN is_poison THEN clock_timestamp() END,
+        error = CASE WHEN is_poison THEN json_build_object('type', 'WorkerLost', 'message', (p.losses + 1)
+            || ' attempts ended with the death of their process', 'traceback', '', 'cause', NULL) ELSE p.error END
+    FROM lost WHERE p.id = lost.id
+    RETURNING p.id, p.parent_id, p.kind, p."group", p.function, p.state
+), attempt AS (
+    INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
+    SELECT id, fence, node_id, session, 'lost', claimed_at FROM lost ON CONFLICT (promise_id, fence) DO NOTHING
+)
+SELECT id, parent_id, "group", function, state,
+    CASE WHEN state <> 'pending' AND kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
+FROM freed
+"""
+
+EXPIRE_DUE = """
+WITH due AS (
+    SELECT id FROM flows_promise WHERE state = 'pending' AND deadline_at <= now()
+    ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), expired AS (
+    UPDATE flows_promise p
+    SET state = CASE kind WHEN 'timer' THEN 'resolved' ELSE 'timedout' END, settled_at = deadline_at, phase = '',
+        value = CASE kind WHEN 'timer' THEN 'null'::json END, node_id = NULL, session = NULL
+    FROM due WHERE p.id = due.id
+    RETURNING p.id, p.parent_id, p.kind
+)
+SELECT parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
+FROM expired
+"""
+
+# Ready for longer than its last message should have taken: the wait doubles with each message sent, up to 32 sweeps, so
+# that a group without workers is not flooded.
+UNSENT = """
+SELECT id, "group", function FROM flows_promise
+WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND ready_at <= now()
+    AND (sent_at IS NULL OR sent_at < now() - %(every)s * power(2, LEAST(sends, 5)))
+ORDER BY ready_at LIMIT %(limit)s
+"""
+
+SENT = """
+UPDATE flows_promise SET sent_at = now(), sends = LEAST(sends + 1, 100) FROM (
+    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'ready' ORDER BY id FOR UPDATE SKIP LOCKED
+) AS sent WHERE flows_promise.id = sent.id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What became of lost claims: promises that are ready again, and parents of those that were given up."""
+
+    ready: list[ReadyRef]
+    parent_ids: list[str]
+
+
+def recover(limit: int = 500) -> Recovered:
+    """Take lost claims back; reject what has lost too many workers."""
+    found = rows(RECOVER, locks=settings.SESSION_LOCKS, space=LOCK_SPACE, max_losses=settings.MAX_LOSSES, limit=limit)
+    ready = ready_refs(row for row in found if row["state"] == "pending")
+    parents = [row["parent_id"] for row in found if row["state"] != "pending" and row["parent_id"]]
+    return Recovered(ready=ready, parent_ids=parents)
+
+
+def expire_due(limit: int = 1000) -> list[str]:
+    """Settle timers and deadlines that are due; return the ids of the parents."""
+    return [row["parent_id"] for row in rows(EXPIRE_DUE, limit=limit) if row["parent_id"]]
+
+
+def unsent(groups: Sequence[str], limit: int = 10) -> list[ReadyRef]:
+    """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue."""
+    return ready_refs(rows(UNSENT, groups=list(groups), limit=limit, every=settings.SWEEP_EVERY))
+
+
+def mark_sent(promise_ids: Iterable[str]) -> None:
+    """Record that a message was sent again for each of the promises."""
+    rows(SENT, ids=list(promise_ids))

@@ -1,0 +1,149 @@
+"""Drains a group: claims what is ready, many at once, and runs it, until nothing is ready.
+
+A drained attempt looks to Celery's signals, and to its events where they are on, like one that a message brought.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Task, current_app, signals, states
+from celery._state import _task_stack  # type: ignore[attr-defined]  # missing from the stubs
+
+from flows import canvas
+from flows.domain.values import decode
+from flows.engine.decision import Decision, Failed, Rejected, Resolved
+from flows.engine.registry import DurableFunction, registry
+from flows.store import claims
+from flows.store.claims import Claim
+from flows.worker import process
+from flows.worker.attempts import run_attempt
+from flows.worker.events import Events
+from flows.worker.ledger import Ledger, ledger
+
+log = logging.getLogger(__name__)
+
+# A batch of claims is meant to take this long: short enough that nobody waits behind it while another slot is free.
+BATCH_S = 0.010
+MAX_BATCH = 100
+
+
+class Pace:
+    """How many attempts of a group fit into one batch, as measured."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def batch_size(self) -> int:
+        """Return how many promises to claim at once: 1 until a duration is known."""
+        if self._seconds is None:
+            return 1
+        return max(1, min(MAX_BATCH, int(BATCH_S / max(self._seconds, 1e-6))))
+
+    def measured(self, seconds: float) -> None:
+        """Take the duration of one attempt: slower counts at once, faster little by little."""
+        if self._seconds is None or seconds > self._seconds:
+            self._seconds = seconds
+        else:
+            self._seconds += (seconds - self._seconds) / 8
+
+
+_paces: dict[str, Pace] = {}
+
+
+def drain(group: str) -> None:
+    """Run what is ready in ``group`` until nothing is, or the node is stopping.
+
+    Wakes one more worker if more is ready than this one takes at first; that one does the same.
+    """
+    functions = [f.name for f in registry if f.group == group and f.is_drainable]
+    pace = _paces.setdefault(group, Pace())
+    current = ledger()
+    has_woken = False
+    while not process.is_stopping():
+        claimed, following = claims.claim_ready(group, functions, pace.batch_size(), process.holder())
+        if following and not has_woken:
+            has_woken = True
+            canvas.send([following])
+        if not claimed:
+            return
+        process.keep(claimed)
+        with Events() as events:
+            _run_batch(claimed, current, pace, events)
+            current.flush()
+
+
+def _run_batch(claimed: list[Claim], current: Ledger, pace: Pace, events: Events) -> None:
+    began = time.monotonic()
+    for claim in claimed:
+        started = time.monotonic()
+        if process.is_stopping() or started - began > 2 * BATCH_S:
+            current.release(claim)
+            continue
+        _run_one(claim, current, events)
+        pace.measured(time.monotonic() - started)
+
+
+def _run_one(claim: Claim, current: Ledger, events: Events) -> None:
+    invocation = claim.invocation
+    durable_function = registry.get(invocation.group, invocation.function)
+    with _as_task(durable_function, claim) as task:
+        events.started(invocation.id, durable_function.task_name)
+        started = time.monotonic()
+        decision = run_attempt(durable_function, claim, current)
+        if decision is None:
+            return
+        current.defer(decision)
+        _announce(task, claim, decision)
+        events.ended(invocation.id, decision, time.monotonic() - started)
+        task.request.update(state=_state(decision))
+
+
+@contextmanager
+def _as_task(durable_function: DurableFunction, claim: Claim) -> "Iterator[Task[Any, Any]]":
+    """Make the attempt the current Celery task, between its prerun and postrun signals."""
+    task = current_app.tasks[durable_function.task_name]
+    promise_id = claim.invocation.id
+    task.push_request(
+        id=promise_id, task=task.name, args=(), kwargs={}, root_id=claim.invocation.root_id, called_directly=False
+    )
+    _task_stack.push(task)
+    call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}
+    signals.task_prerun.send(**call)
+    try:
+        yield task
+    finally:
+        signals.task_postrun.send(**call, retval=None, state=task.request.get("state"))
+        _task_stack.pop()
+        task.pop_request()
+
+
+def _announce(task: "Task[Any, Any]", claim: Claim, decision: Decision) -> None:
+    match decision:
+        case Resolved(value=value):
+            if signals.task_success.receivers:
+                signals.task_success.send(sender=task, result=decode(value))
+        case Rejected(exception=exception):
+            log.error("Task %s[%s] raised: %r", task.name, claim.invocation.id, exception, exc_info=exception)
+            signals.task_failure.send(
+                sender=task, task_id=claim.invocation.id, exception=exception, args=(), kwargs={},
+                traceback=exception.__traceback__, einfo=None,
+            )  # fmt: skip
+        case Failed(exception=exception, delay=delay):
+            log.info(
+                "Task %s[%s] retry in %.1f s: %r", task.name, claim.invocation.id, delay.total_seconds(), exception
+            )
+            signals.task_retry.send(sender=task, request=task.request, reason=exception, einfo=None)
+
+
+def _state(decision: Decision) -> str | None:
+    match decision:
+        case Resolved():
+            return states.SUCCESS
+        case Rejected():
+            return states.FAILURE
+        case Failed():
+            return states.RETRY
+    return None

@@ -1,0 +1,19 @@
+"""The sweep: finds what is due, lost, orphaned or past its deadline and sends it again. No node is special."""
+
+from collections.abc import Sequence
+
+from flows import canvas
+from flows.store import joins, nodes, sweeps
+
+
+def sweep(node_id: int, groups: Sequence[str]) -> None:
+    """Do what is due for all, if it is this node's turn; then wake this node's own groups."""
+    if nodes.take_sweep_turn(node_id):
+        recovered = sweeps.recover()
+        parents = [*recovered.parent_ids, *sweeps.expire_due()]
+        woken = [*joins.join(parents), *joins.join_missed()]
+        canvas.send(canvas.few_per_group([*recovered.ready, *woken]))
+    # Only for groups that it serves: a group without workers gets no messages; a worker that comes finds its work here.
+    unsent = sweeps.unsent(groups)
+    if unsent:
+        sweeps.mark_sent(ready.id for ready in canvas.send(unsent))

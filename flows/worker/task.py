@@ -1,0 +1,111 @@
+"""The Celery task of each durable function: a message wakes the worker, the worker drains the group."""
+
+import logging
+from typing import Any
+
+from celery import Task, shared_task
+from celery.exceptions import Ignore, Retry
+from celery.utils.serialization import get_pickleable_exception
+from django.db import InterfaceError, OperationalError
+
+from flows.canvas import signature
+from flows.domain.promise import Continuation
+from flows.domain.values import decode
+from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside, Suspended
+from flows.engine.registry import DurableFunction, registry
+from flows.store import claims
+from flows.store.claims import Claim, ReadyRef
+from flows.store.outcomes import Committed
+from flows.worker import process
+from flows.worker.attempts import run_attempt
+from flows.worker.drain import drain
+from flows.worker.ledger import ledger
+
+log = logging.getLogger(__name__)
+
+
+class Unsettled:
+    """What a message returns if its promise is not settled by it. Shown in the log; no success for Celery's events."""
+
+    PREFIX = "no outcome yet: "
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return self.PREFIX + self.reason
+
+
+class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
+    """Runs the attempt that a message asks for, then what else is ready in its group."""
+
+    abstract = True
+    Request = "flows.worker.request:AttemptRequest"
+    acks_late = True
+    reject_on_worker_lost = True
+    # The promise is the result.
+    ignore_result = True
+    durable_function: DurableFunction
+
+    def run_attempt(self, *_: object, **__: object) -> Any:
+        """Run one attempt of the promise whose id is the task id. A message for anything else changes nothing."""
+        function = self.durable_function
+        # The table decides what is continued; what the message says may be out of date.
+        self.request.callbacks = self.request.chord = None
+        named = ReadyRef(id=str(self.request.id), group=function.group, function=function.name)
+        try:
+            claim = claims.claim_named(named, process.holder())
+        except (OperationalError, InterfaceError) as error:
+            log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
+            raise Ignore from error
+        if claim is None:
+            return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
+        process.keep([claim])
+        decision = run_attempt(function, claim, ledger())
+        return Unsettled("fenced") if decision is None else self._end(claim, decision)
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Drain the group, the message still unacknowledged."""
+        if self.durable_function.is_drainable:
+            try:
+                drain(self.durable_function.group)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
+
+    def _end(self, claim: Claim, decision: Decision) -> Any:
+        """Commit ``decision`` and tell it to Celery in its own terms."""
+        # A failed task fires no link: then the store wakes a parent that hangs on one.
+        committed = ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
+        if committed is None:
+            return Unsettled("fenced")
+        match decision:
+            case Resolved(value=value):
+                self._continue(committed)
+                return decode(value)
+            case Rejected(exception=exception):
+                raise exception
+            case Failed(exception=exception, delay=delay):
+                # Only for the event and the log: the retry is stored, no message is held.
+                cause = get_pickleable_exception(exception)  # type: ignore[arg-type]  # SystemExit may be one, too
+                raise Retry(exc=cause, when=delay.total_seconds())  # type: ignore[arg-type]  # a float is a Real
+            case Suspended(awaits=awaits):
+                return Unsettled(f"suspended, awaits {len(awaits)}, first {awaits[0]}")
+            case SetAside(note=note):
+                log.error("promise %s is set aside: %s", claim.invocation.id, note)
+                return Unsettled("set aside")
+
+    def _continue(self, committed: Committed) -> None:
+        """Put the promise's own continuation on the request, from the table: Celery fires it when this task returns."""
+        if committed.parent and committed.continuation is Continuation.LINK:
+            self.request.callbacks = [signature(committed.parent)]
+        elif committed.parent:
+            self.request.chord = signature(committed.parent)  # type: ignore[assignment]  # the stubs say str
+
+
+def register_tasks() -> None:
+    """Register a Celery task for each durable function of this process."""
+    for function in registry:
+        task = shared_task(
+            name=function.task_name, base=DurableTask, bind=True, durable_function=function, **function.celery_options
+        )
+        task(DurableTask.run_attempt)  # type: ignore[no-untyped-call]  # a decorator without types

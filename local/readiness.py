@@ -1,0 +1,27 @@
+"""Asks the stack's processes whether they are ready, without loading Django."""
+
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+
+from celery import Celery
+
+
+def answers_ready(host: str, port: int) -> bool:
+    """Tell whether `GET /readyz` answers 200."""
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def responding_workers(broker_url: str, *, expected: int) -> int:
+    """Count the Celery workers that answer a ping, for one second at most."""
+    if not expected:
+        return 0
+    with Celery(broker=broker_url, set_as_current=False) as app:
+        replies = app.control.broadcast("ping", reply=True, timeout=1, limit=expected)
+    return len(replies or ())

@@ -1,0 +1,39 @@
+"""Real servers for the tiers that need them: one PostgreSQL and one Redis per run, stopped by their handles."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from celery import current_app
+from django.conf import settings
+from django.db import connections
+
+from local.servers import Servers
+
+settings.SECRET_KEY = "only-for-tests"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Redis of our own, whatever the environment names."""
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        os.environ.pop(name, None)
+    with Servers.start(tmp_path_factory.mktemp("servers")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """The database goes with its server: dropping it would first need every connection to end."""
+    return True
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: Servers) -> None:
+    """Point Django at our own PostgreSQL and Celery at our own Redis, apart from what acceptance tests use there."""
+    import environ
+
+    connections["default"].settings_dict |= environ.Env.db_url_config(servers.database_url) | {
+        "OPTIONS": settings.DATABASES["default"]["OPTIONS"]
+    }
+    current_app.conf.update(broker_url=servers.redis_url.replace("/0", "/1"))

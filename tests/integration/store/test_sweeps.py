@@ -1,0 +1,73 @@
+from datetime import timedelta
+
+from flows.conf import Settings
+from flows.domain.promise import Kind, Phase, State
+from flows.store import nodes, promises, sql, sweeps
+from tests.integration.conftest import call, expire_lease, suspend
+
+
+def test_claims_of_a_living_process_are_left_alone(start, claim):
+    start()
+    claim()
+    assert sweeps.recover().ready == []
+
+
+def test_claims_are_lost_with_the_session_of_their_process(start, claim, holder):
+    start()
+    claim()
+    sql.rows("SELECT pg_advisory_unlock_shared(%(space)s, 1)", space=nodes.LOCK_SPACE + holder.node_id)
+    assert [each.id for each in sweeps.recover().ready] == ["p"]
+    assert [each["outcome"] for each in promises.attempts("p")] == ["lost"]
+
+
+def test_claims_are_lost_with_the_lease_of_their_node(start, claim, holder):
+    start()
+    claim()
+    expire_lease(holder)
+    assert [each.id for each in sweeps.recover().ready] == ["p"]
+    assert promises.get("p").phase is Phase.READY
+
+
+def test_a_promise_that_keeps_killing_its_workers_is_rejected(start, claim, holder):
+    start()
+    expire_lease(holder)
+    for _ in range(Settings().MAX_LOSSES):
+        assert promises.get("p").state is State.PENDING
+        claim()
+        sweeps.recover()
+    promise = promises.get("p")
+    assert promise.state is State.REJECTED
+    assert (promise.error or {})["message"] == "5 attempts ended with the death of their process"
+
+
+def test_due_timers_resolve_and_due_deadlines_time_out(start, claim):
+    start()
+    parent = claim()
+    suspend(parent, call(parent, 0, Kind.TIMER, timeout=timedelta(0)), call(parent, 1, timeout=timedelta(0)))
+    assert sweeps.expire_due() == ["p", "p"]
+    assert promises.get("p.0").state is State.RESOLVED
+    assert promises.get("p.1").state is State.TIMEDOUT
+    assert promises.get("p").state is State.PENDING
+
+
+def test_a_promise_whose_message_is_overdue_is_sent_again_ever_more_rarely(start):
+    start()
+    assert sweeps.unsent(["g"]) == []
+    for wait_s in (1, 2, 4):
+        sql.rows("UPDATE flows_promise SET sent_at = now() - %(wait)s", wait=timedelta(seconds=wait_s + 0.1))
+        assert [each.id for each in sweeps.unsent(["g"])] == ["p"]
+        assert sweeps.unsent(["other"]) == []
+        sweeps.mark_sent(["p"])
+        assert sweeps.unsent(["g"]) == []
+
+
+def test_only_one_of_two_nodes_takes_the_turn(holder):
+    other = nodes.register(nodes.NodeInfo(name="other", groups=("g",), hostname="test", pid=2))
+    assert nodes.take_sweep_turn(holder.node_id)
+    assert not nodes.take_sweep_turn(other)
+
+
+def test_a_node_whose_row_was_deleted_comes_back_under_its_id(holder):
+    sql.rows("DELETE FROM flows_node")
+    nodes.beat(holder.node_id, nodes.NodeInfo(name="node@test", groups=("g",), hostname="test", pid=1))
+    assert sql.rows("SELECT id FROM flows_node") == [{"id": holder.node_id}]
