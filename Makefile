@@ -4,7 +4,7 @@ BIN := .venv/bin
 COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--strip-extras --allow-unsafe $(LOCK_FLAGS)
 
-.PHONY: demo up test check format lock help
+.PHONY: demo up test measure check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -18,6 +18,9 @@ up: .venv/installed ## start everything and stay; prints the URLs and a login
 
 test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
 	@$(BIN)/python -m pytest $(ARGS)
+
+measure: .venv/installed ## latency, throughput and database cost of the await chain through HTTP
+	@$(BIN)/python -m bench.gateway
 
 check: .venv/installed ## linters, types, layers, migrations, Django's own checks
 	@$(BIN)/ruff check

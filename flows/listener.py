@@ -67,12 +67,19 @@ class Listener:
             try:
                 self._listen()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("cannot listen for settled promises, trying again: %s", error)
                 sql.connection().close()
+                self._await_callers()
+                log.warning("cannot listen for settled promises, trying again: %s", error)
                 time.sleep(_RECONNECT_EVERY_S)
             except Exception:  # the thread must live on: callers wait for it
                 log.exception("cannot listen for settled promises, trying again")
                 time.sleep(_RECONNECT_EVERY_S)
+
+    def _await_callers(self) -> None:
+        """Block while nobody waits: without callers there is nothing to reconnect for."""
+        while not self._waiting:
+            select.select([self._wake_read], [], [])
+            os.read(self._wake_read, 4096)
 
     def _listen(self) -> None:
         sql.rows("LISTEN flows_settled")

@@ -1,6 +1,7 @@
 """What callers do with promises: start, look, cancel. Each is the store and the canvas together."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -43,7 +44,10 @@ def begin_rpc(
     return Handle(call.id)
 
 
-abegin_rpc = sync_to_async(begin_rpc)
+# Threads of its own, each with a connection that stays: a view's own thread would hold one for as long as it waits.
+_starters = ThreadPoolExecutor(max_workers=4, thread_name_prefix="flows-start")
+
+abegin_rpc = sync_to_async(begin_rpc, thread_sensitive=False, executor=_starters)
 
 
 def rpc(

@@ -24,6 +24,7 @@ async def await_chain(request: HttpRequest) -> JsonResponse:
 async def detached_chain(request: HttpRequest) -> JsonResponse:
     """Start qux, which starts quz, which starts cog; nobody waits."""
     check_body(request)
+    preference(request)
     await abegin_rpc(promise_id(request, "detached-chain"), "qux", 1, target="poll://any@service-d")
     return JsonResponse({"message": "detached-chain started"})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.domain.errors import PromiseConflict, PromiseNotFound
 from flows.domain.promise import Kind, Phase, Promise, State
-from flows.store.sql import rows, type_of_row
+from flows.store.sql import repeatable_rows, rows, type_of_row
 
 # Inserts the root, or finds the promise that has its id. A row that another transaction inserted meanwhile is in
 # neither part: then the caller asks once more.
@@ -71,7 +71,7 @@ def start(call: Start) -> bool:
     Raises ``PromiseConflict`` if the id belongs to another call; nothing is written then.
     """
     for _ in range(2):
-        found = rows(
+        found = repeatable_rows(
             START,
             id=call.id,
             group=call.group,
@@ -108,21 +108,21 @@ def get(promise_id: str) -> Promise:
 def get_many(promise_ids: Iterable[str]) -> list[Promise]:
     """Return those of the promises that exist. What is past its deadline is settled first."""
     ids = list(promise_ids)
-    found = rows(READ, ids=ids)
+    found = repeatable_rows(READ, ids=ids)
     if overdue := [row["id"] for row in found if row["is_overdue"]]:
         rows(EXPIRE, ids=overdue)
-        found = rows(READ, ids=ids)
+        found = repeatable_rows(READ, ids=ids)
     return [_promise(row) for row in found]
 
 
 def children(promise_id: str, limit: int) -> list[str]:
     """Return the ids of the calls that the promise made, detached ones included, in call order."""
-    return [row["id"] for row in rows(CHILDREN, id=promise_id, limit=limit)]
+    return [row["id"] for row in repeatable_rows(CHILDREN, id=promise_id, limit=limit)]
 
 
 def attempts(promise_id: str) -> list[type_of_row]:
     """Return the attempts, the running one last: fence, node, pid, outcome, error, started_at, ended_at."""
-    return rows(ATTEMPTS, id=promise_id)
+    return repeatable_rows(ATTEMPTS, id=promise_id)
 
 
 def note(promise_id: str, reason: str) -> None:

@@ -18,6 +18,16 @@ def connection() -> BaseDatabaseWrapper:
     return connections[settings.DATABASE]
 
 
+def repeatable_rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
+    """As ``rows``, for a statement that may run twice: sent again, once, if the connection turns out to be dead."""
+    try:
+        return rows(statement, **params)
+    except (OperationalError, InterfaceError):
+        if connection().in_atomic_block:
+            raise
+        return rows(statement, **params)
+
+
 def rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
     """Run ``statement`` and return its rows, by column name.
 

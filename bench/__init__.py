@@ -1,0 +1,1 @@
+"""Measurements of the running system, by commands that anyone can repeat."""

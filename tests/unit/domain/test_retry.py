@@ -1,0 +1,23 @@
+from datetime import timedelta
+
+from flows.domain.retry import Constant, Exponential, Never
+
+SECOND = timedelta(seconds=1)
+
+
+def test_exponential_waits_double_up_to_the_maximum_with_some_jitter():
+    policy = Exponential(maximum=10 * SECOND)
+    waits = [policy.delay(failures, "p") for failures in range(1, 8)]
+    for wait, least in zip(waits, (1, 2, 4, 8, 10, 10, 10), strict=True):
+        assert least * SECOND <= (wait or timedelta(0)) <= 1.2 * least * SECOND
+
+
+def test_promises_that_failed_together_do_not_come_back_together():
+    assert len({Exponential().delay(1, f"p{n}") for n in range(100)}) > 90
+
+
+def test_policies_give_up():
+    assert Exponential(max_attempts=3).delay(3, "p") is None
+    assert Constant(SECOND, max_attempts=2).delay(1, "p") == SECOND
+    assert Constant(SECOND, max_attempts=2).delay(2, "p") is None
+    assert Never().delay(1, "p") is None
