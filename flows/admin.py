@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -18,6 +19,7 @@ from flows.store import sql
 
 MAX_SHOWN = 8_000
 MAX_CHILDREN = 100
+NOTHING = "-"
 _GLYPHS = {
     State.PENDING: "…",
     State.RESOLVED: "✓",
@@ -65,18 +67,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in i
 class PromiseAdmin(ReadOnlyAdmin):
     """Promises by id prefix, state, kind and group."""
 
-    list_display = (
-        "id",
-        "call",
-        "state_word",
-        "phase",
-        "fence",
-        "failures",
-        "losses",
-        "created_at",
-        "settled_at",
-        "node",
-    )
+    list_display = ("id", "call", "state_word", "attempts_made", "node", "created_at", "settled_at")
     list_filter = ("state", "phase", "kind", "group")
     list_select_related = ("node",)
     ordering = ("-created_at",)
@@ -86,14 +77,20 @@ class PromiseAdmin(ReadOnlyAdmin):
         (None, {"fields": ("id", "state_word", "call", "kind", "args_text", "value_text", "error_text", "note")}),
         ("Call graph", {"fields": ("root_link", "parent_link", "children_links", "continuation")}),
         ("Times", {"fields": ("created_at", "deadline_at", "settled_at", "ready_at", "sent_at", "sends")}),
-        ("Now", {"fields": ("phase", "node", "process", "claimed_at")}),
-        ("Attempts", {"fields": ("fence", "failures", "losses", "attempts_table")}),
+        ("Attempts", {"fields": ("attempts_made", "node", "process", "claimed_at", "attempts_table")}),
     )
 
     @admin.display(description="state", ordering="state")
     def state_word(self, promise: Promise) -> str:
-        """Return the state as a glyph and a word."""
-        return f"{_GLYPHS[State(promise.state)]} {promise.state}"
+        """Return the state as a glyph and a word, and where a pending promise stands."""
+        stands = f", {promise.phase}" if promise.phase else ""
+        return f"{_GLYPHS[State(promise.state)]} {promise.state}{stands}"
+
+    @admin.display(description="attempts", ordering="fence")
+    def attempts_made(self, promise: Promise) -> str:
+        """Return how many attempts there were, and how many of them raised or died."""
+        troubles = ((promise.failures, "failed"), (promise.losses, "lost"))
+        return ", ".join([str(promise.fence), *(f"{count} {word}" for count, word in troubles if count)])
 
     @admin.display(description="call")
     def call(self, promise: Promise) -> str:
@@ -106,19 +103,19 @@ class PromiseAdmin(ReadOnlyAdmin):
         return _pretty(promise.args)
 
     @admin.display(description="value")
-    def value_text(self, promise: Promise) -> SafeString | None:
+    def value_text(self, promise: Promise) -> str:
         """Return the value as JSON."""
-        return _pretty(promise.value) if promise.state == State.RESOLVED else None
+        return _pretty(promise.value) if promise.state == State.RESOLVED else NOTHING
 
     @admin.display(description="error")
-    def error_text(self, promise: Promise) -> SafeString | None:
+    def error_text(self, promise: Promise) -> str:
         """Return the stored error, its traceback last."""
-        return _error(promise.error)
+        return _error(promise.error) or NOTHING
 
     @admin.display(description="process")
-    def process(self, promise: Promise) -> int | None:
+    def process(self, promise: Promise) -> str:
         """Return the id of the process that runs it."""
-        return None if promise.session is None else promise.session >> 9
+        return NOTHING if promise.session is None else str(promise.session >> 9)
 
     @admin.display(description="root")
     def root_link(self, promise: Promise) -> SafeString:
@@ -126,9 +123,9 @@ class PromiseAdmin(ReadOnlyAdmin):
         return _link(promise.root_id)
 
     @admin.display(description="parent")
-    def parent_link(self, promise: Promise) -> SafeString | None:
+    def parent_link(self, promise: Promise) -> str:
         """Return a link to the promise that made the call."""
-        return _link(promise.parent_id) if promise.parent_id else None
+        return _link(promise.parent_id) if promise.parent_id else NOTHING
 
     @admin.display(description="children")
     def children_links(self, promise: Promise) -> SafeString:
@@ -170,9 +167,9 @@ class AttemptAdmin(ReadOnlyAdmin):
         return _link(attempt.promise_id)
 
     @admin.display(description="error")
-    def error_text(self, attempt: Attempt) -> SafeString | None:
+    def error_text(self, attempt: Attempt) -> str:
         """Return the stored error, its traceback last."""
-        return _error(attempt.error)
+        return _error(attempt.error) or NOTHING
 
 
 @admin.register(Node)
@@ -200,5 +197,5 @@ def _error(error: dict[str, Any] | None) -> SafeString | None:
 
 
 def _link(promise_id: str) -> SafeString:
-    url = reverse("admin:flows_promise_change", args=[promise_id])
+    url = reverse("admin:flows_promise_change", args=[quote(promise_id)])
     return format_html('<a href="{}">{}</a>', url, promise_id)

@@ -37,7 +37,7 @@ class IdField(models.CharField):  # type: ignore[type-arg]  # generic in its stu
 
 
 def _choices(words: Any) -> list[tuple[str, str]]:
-    return [(word.value, word.value or "none") for word in words]
+    return [(word.value, word.value or "—") for word in words]
 
 
 class Node(models.Model):
