@@ -1,0 +1,23 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.db import connection
+
+from flows.store import nodes
+from flows.store.nodes import NodeInfo
+from flows.worker import drain, process
+
+
+@pytest.fixture
+def worker(
+    transactional_db: None, queue_length: Callable[[str], int], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[int]:
+    """Make this process a node, as the bootstep does; return the node's id."""
+    node_id = nodes.register(NodeInfo(name="node@test", groups=("service-c",), hostname="test", pid=1))
+    connection.close()
+    monkeypatch.setattr(process, "_node_id", None)
+    monkeypatch.setattr(drain, "_paces", {})
+    process.become_node(node_id, "node@test")
+    yield node_id
+    process._flags[process._STOPPING] = 0
+    connection.close()

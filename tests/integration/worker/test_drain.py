@@ -1,0 +1,62 @@
+import pytest
+from celery import signals
+
+import flows
+from flows.store import promises, sql, sweeps
+from flows.worker import process
+from flows.worker.drain import drain
+
+
+@pytest.fixture
+def started(worker):
+    ids = [f"p{number}" for number in range(30)]
+    for promise_id in ids:
+        flows.begin_rpc(promise_id, "baz", target="service-c")
+    return ids
+
+
+def states(ids):
+    return {promise.state for promise in promises.get_many(ids)}
+
+
+def test_a_drain_runs_all_that_is_ready_and_holds_nothing(started):
+    drain("service-c")
+    assert states(started) == {"resolved"}
+    assert sql.rows("SELECT count(*) FROM flows_attempt WHERE outcome = 'resolved'") == [{"count": 30}]
+    assert sweeps.recover().ready == []
+
+
+def test_a_drain_shares_its_commits(started):
+    with sql.connection().cursor() as cursor:
+        cursor.execute("SELECT count(DISTINCT xmin::text) FROM flows_promise WHERE id = ANY(%s)", [started])
+        assert cursor.fetchone() == (30,)
+        drain("service-c")
+        cursor.execute("SELECT count(DISTINCT xmin::text) FROM flows_promise WHERE id = ANY(%s)", [started])
+        (commits,) = cursor.fetchone()
+    assert commits <= 15
+
+
+def test_a_drain_wakes_one_more_worker_if_more_is_ready(started, queue_length):
+    before = queue_length("service-c")
+    drain("service-c")
+    assert queue_length("service-c") == before + 1
+
+
+def test_each_drained_attempt_is_a_task_to_celerys_signals(started):
+    seen = []
+
+    def on_prerun(task_id, task, **_):
+        seen.append((task_id, task.name, task.request.id))
+
+    signals.task_prerun.connect(on_prerun)
+    try:
+        drain("service-c")
+    finally:
+        signals.task_prerun.disconnect(on_prerun)
+    assert sorted(seen) == sorted((promise_id, "service-c.baz", promise_id) for promise_id in started)
+
+
+def test_a_node_that_is_stopping_begins_nothing(started):
+    process.stop_draining()
+    drain("service-c")
+    assert states(started) == {"pending"}
