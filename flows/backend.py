@@ -1,9 +1,11 @@
 """The promise table as Celery result backend; ordinary tasks keep the stock behaviour of django-celery-results."""
 
+import logging
 from typing import Any
 
 from celery import states
 from celery.exceptions import NotRegistered
+from django.db import DatabaseError, InterfaceError
 from django_celery_results.backends.database import DatabaseBackend
 
 from flows import canvas
@@ -11,6 +13,8 @@ from flows.domain.errors import PromiseNotFound
 from flows.domain.promise import Promise, State, failure_of
 from flows.engine.registry import registry
 from flows.store import joins, promises
+
+log = logging.getLogger(__name__)
 
 _CELERY_STATES = {
     State.PENDING: states.PENDING,
@@ -33,7 +37,7 @@ class PromiseBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-re
     ) -> Any:
         """Store the result of an ordinary task."""
         # An unknown name is no failure of the promise: it waits until a worker knows the function.
-        if _is_durable(getattr(request, "task", None)) or isinstance(result, NotRegistered):
+        if _is_durable(getattr(request, "task", None)) or (isinstance(result, NotRegistered) and _is_promise(task_id)):
             return result
         return super().store_result(task_id, result, state, traceback, request=request, **kwargs)
 
@@ -45,10 +49,14 @@ class PromiseBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-re
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Wake the parent of a durable part if nothing that it awaits is pending."""
-        if _is_durable(request.task):
-            canvas.send(joins.join([request.chord["options"]["task_id"]]))
-        else:
+        if not _is_durable(request.task):
             super().on_chord_part_return(request, state, result, **kwargs)
+            return
+        try:
+            canvas.send(joins.join([request.chord["options"]["task_id"]]))
+        except (DatabaseError, InterfaceError) as error:
+            # Raised in a worker's main process it would end the worker.
+            log.warning("parent of %s not woken, the sweep will: %s", request.id, error)
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         try:
@@ -60,6 +68,16 @@ class PromiseBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-re
 def _is_durable(task_name: str | None) -> bool:
     group, _, function = (task_name or "").rpartition(".")
     return registry.find(group, function) is not None
+
+
+def _is_promise(task_id: str) -> bool:
+    try:
+        promises.get(task_id)
+    except PromiseNotFound:
+        return False
+    except (DatabaseError, InterfaceError):
+        return True
+    return True
 
 
 def _meta(promise: Promise) -> dict[str, Any]:

@@ -5,13 +5,14 @@ send is logged and forgotten.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery import Signature, chord, current_app
 from kombu.exceptions import KombuError
 
-from flows.engine.registry import registry
+from flows.engine.registry import DurableFunction, registry
 from flows.store.claims import ReadyRef
 
 log = logging.getLogger(__name__)
@@ -19,27 +20,57 @@ log = logging.getLogger(__name__)
 # A woken worker drains its group and wakes the next one, so a few messages start any number of promises.
 MESSAGES_PER_GROUP = 2
 
+# After the broker was found to be away nothing is sent for this long; what would have been is found by the sweep.
+BROKER_PAUSE_S = 1.0
+_away_until = 0.0
+
 # What publishing may raise when the broker is away: kombu's wrapped errors, and plain socket errors.
-_SEND_ERRORS = (KombuError, OSError)
+_OUTAGES = (KombuError, OSError)
 
 
-def signature(ready: ReadyRef) -> "Signature[Any]":
+class Hint(Signature):
+    """A signature that may get lost: sending it raises nothing, also where Celery sends it as a link or chord body."""
+
+    is_sent = False
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Send the message, unless the broker was away a moment ago: only one in a while waits to find out."""
+        global _away_until
+        if time.monotonic() < _away_until:
+            return None
+        try:
+            result = super().apply_async(*args, **kwargs)
+        except Exception as error:  # what is committed must not be reported as failed
+            is_outage = isinstance(error, _OUTAGES)
+            log.warning("%s not sent, the sweep will send again: %s", self, error, exc_info=not is_outage)
+            _away_until = time.monotonic() + BROKER_PAUSE_S if is_outage else 0.0
+            return None
+        self.is_sent = True
+        return result
+
+
+def signature(ready: ReadyRef) -> Hint:
     """Return the message that asks ``ready.group`` to run the promise; its task id is the promise id."""
-    return current_app.signature(
+    return Hint(
         f"{ready.group}.{ready.function}",
+        app=current_app,
         immutable=True,
-        task_id=ready.id,
-        queue=ready.group,
-        ignore_result=True,
-        argsrepr=f"({ready.id!r},)",
+        options={
+            "task_id": ready.id,
+            "queue": ready.group,
+            "ignore_result": True,
+            "argsrepr": f"({ready.id!r},)",
+        },
     )
 
 
 def send(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
-    """Send a message for each; return those that were sent."""
+    """Send a message for each, in order, until one fails; return those that were sent."""
     sent = []
     for each in ready:
-        if not _try_send(signature(each)):
+        message = signature(each)
+        message.apply_async()
+        if not message.is_sent:
             break
         sent.append(each)
     return sent
@@ -49,12 +80,22 @@ def send_linked(child: ReadyRef, parent: ReadyRef) -> None:
     """Send the only call that ``parent`` awaits, with the parent linked to it."""
     linked = signature(child)
     linked.link(signature(parent))
-    _try_send(linked)
+    linked.apply_async()
 
 
 def send_chord(children: Sequence[ReadyRef], parent: ReadyRef) -> None:
     """Send several calls that ``parent`` awaits, as the header of a chord whose body is the parent."""
-    _try_send(chord([signature(child) for child in children], signature(parent), app=current_app))
+    try:
+        chord([signature(child) for child in children], signature(parent), app=current_app).apply_async()
+    except Exception as error:  # what is committed must not be reported as failed
+        is_outage = isinstance(error, _OUTAGES)
+        log.warning("calls of %s not sent, the sweep will send again: %s", parent.id, error, exc_info=not is_outage)
+
+
+def is_drainable(function: DurableFunction) -> bool:
+    """Return False if Celery applies a limit to each message of the function: then each promise has its message."""
+    limits = (current_app.conf.task_time_limit, current_app.conf.task_soft_time_limit)
+    return not function.celery_options and not any(limits)
 
 
 def few_per_group(ready: Iterable[ReadyRef], limit: int = MESSAGES_PER_GROUP) -> list[ReadyRef]:
@@ -63,19 +104,9 @@ def few_per_group(ready: Iterable[ReadyRef], limit: int = MESSAGES_PER_GROUP) ->
     chosen = []
     for each in ready:
         known = registry.find(each.group, each.function)
-        if known is not None and not known.is_drainable:
+        if known is not None and not is_drainable(known):
             chosen.append(each)
         elif counts.setdefault(each.group, 0) < limit:
             counts[each.group] += 1
             chosen.append(each)
     return chosen
-
-
-def _try_send(message: "Signature[Any]") -> bool:
-    try:
-        message.apply_async()
-    except Exception as error:  # what is committed must not be reported as failed
-        is_outage = isinstance(error, _SEND_ERRORS)
-        log.warning("%s not sent, the sweep will send again: %s", message, error, exc_info=not is_outage)
-        return False
-    return True

@@ -6,7 +6,7 @@ that were missed, the thread looks by itself every POLL_EVERY.
 
 import logging
 import os
-import select
+import selectors
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -67,23 +67,36 @@ class Listener:
             try:
                 self._listen()
             except (DatabaseError, InterfaceError) as error:
-                sql.connection().close()
+                self._disconnect()
                 self._await_callers()
                 log.warning("cannot listen for settled promises, trying again: %s", error)
                 time.sleep(_RECONNECT_EVERY_S)
             except Exception:  # the thread must live on: callers wait for it
                 log.exception("cannot listen for settled promises, trying again")
+                self._disconnect()
                 time.sleep(_RECONNECT_EVERY_S)
+
+    def _disconnect(self) -> None:
+        with suppress(DatabaseError, InterfaceError):
+            sql.connection().close()
 
     def _await_callers(self) -> None:
         """Block while nobody waits: without callers there is nothing to reconnect for."""
         while not self._waiting:
-            select.select([self._wake_read], [], [])
-            os.read(self._wake_read, 4096)
+            self._sleep(None)
+
+    def _sleep(self, timeout_s: float | None, *descriptors: int) -> None:
+        """Wait until somebody calls, or something can be read from one of ``descriptors``."""
+        with selectors.DefaultSelector() as selector:
+            for descriptor in (self._wake_read, *descriptors):
+                selector.register(descriptor, selectors.EVENT_READ)
+            if any(key.fd == self._wake_read for key, _ in selector.select(timeout_s)):
+                os.read(self._wake_read, 4096)
 
     def _listen(self) -> None:
         sql.rows("LISTEN flows_settled")
         connection = sql.connection().connection
+        # For notifications that arrive while a query runs; _receive takes those that arrive while the thread waits.
         connection.add_notify_handler(lambda notify: self._notified.add(notify.payload))
         polled_at = 0.0
         while True:
@@ -93,7 +106,7 @@ class Listener:
                 polled_at = now
             self._deliver(self._to_look_at(everything=is_poll))
             if not self._notified:
-                select.select([connection.fileno(), self._wake_read], [], [], max(0.0, polled_at + poll_every - now))
+                self._sleep(max(0.0, polled_at + poll_every - now), connection.fileno())
             self._receive(connection)
 
     def _receive(self, connection: Any) -> None:
@@ -101,8 +114,6 @@ class Listener:
             connection.pgconn.consume_input()
             while notify := connection.pgconn.notifies():
                 self._notified.add(notify.extra.decode())
-        if select.select([self._wake_read], [], [], 0)[0]:
-            os.read(self._wake_read, 4096)
 
     def _to_look_at(self, *, everything: bool) -> list[str]:
         with self._lock:

@@ -74,7 +74,7 @@ def cancel(promise_id: str) -> int:
     promises.get(promise_id)
     count, parent_id = cancellation.cancel_tree(promise_id)
     if parent_id is not None:
-        canvas.send(joins.join([parent_id]))
+        transaction.on_commit(lambda: canvas.send(joins.join([parent_id])), using=settings.DATABASE)
     return count
 
 

@@ -70,7 +70,7 @@ DATABASES["default"] |= {
 }
 if GATEWAY_POOL := env.int("GATEWAY_POOL", default=0):
     DATABASES["default"]["CONN_MAX_AGE"] = 0
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": GATEWAY_POOL, "timeout": 5}
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": GATEWAY_POOL, "timeout": 2}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
@@ -92,7 +92,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # Messages are hints: a lost one is sent again within seconds, long before this.
     "visibility_timeout": 3600,
     # A frozen or half-open Redis fails within seconds instead of hanging for ever.
-    "socket_timeout": 5,
+    "socket_timeout": 2,
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
     "health_check_interval": 10,

@@ -1,6 +1,7 @@
 """The promise record and the words for its states."""
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +11,7 @@ from flows.domain.errors import PromiseCanceled, PromiseFailed, PromiseRejected,
 
 MAX_TRACEBACK = 8_000
 MAX_MESSAGE = 4_000
+MAX_CAUSES = 8
 
 
 class State(StrEnum):
@@ -106,21 +108,28 @@ def failure_of(promise_id: str, state: State, error: dict[str, Any] | None) -> P
     return PromiseCanceled(promise_id) if state is State.CANCELED else PromiseTimedOut(promise_id)
 
 
-def describe_error(error: BaseException) -> dict[str, Any]:
+def describe_error(error: BaseException, depth: int = 0) -> dict[str, Any]:
     """Return what is stored of an exception: type name, message, traceback text, and its cause in the same shape."""
-    cause = error.__cause__
+    described_cause: dict[str, Any] | None = None
     if isinstance(error, PromiseRejected):
-        described_cause: dict[str, Any] | None = error.error
-    else:
-        described_cause = describe_error(cause) if cause is not None else None
-    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
+        described_cause = error.error
+    elif error.__cause__ is not None and depth < MAX_CAUSES:
+        described_cause = describe_error(error.__cause__, depth + 1)
     return {
         "type": type(error).__name__,
-        "message": _storable(str(error))[:MAX_MESSAGE],
-        "traceback": _storable(lines)[-MAX_TRACEBACK:],
+        "message": _storable(lambda: str(error))[:MAX_MESSAGE],
+        "traceback": _storable(lambda: _traceback(error))[-MAX_TRACEBACK:],
         "cause": described_cause,
     }
 
 
-def _storable(text: str) -> str:
-    return text.replace("\x00", "�").encode(errors="replace").decode()
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
+
+
+def _storable(text_of: Callable[[], str]) -> str:
+    try:
+        text = text_of()
+    except Exception as error:  # an exception whose own text cannot be had
+        text = f"(no text: {type(error).__name__})"
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()

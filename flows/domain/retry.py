@@ -26,9 +26,11 @@ class Exponential:
         """Return the wait before the next attempt, or None to give up."""
         if failures >= self.max_attempts:
             return None
-        # 2**64 waits are past any maximum; a larger exponent would overflow.
-        wait = min(self.initial * self.factor ** min(failures - 1, 64), self.maximum)
-        return wait * (1 + 0.2 * _fraction(promise_id, failures))
+        try:
+            wait_s = min(self.initial.total_seconds() * self.factor ** (failures - 1), self.maximum.total_seconds())
+        except OverflowError:
+            wait_s = self.maximum.total_seconds()
+        return timedelta(seconds=wait_s * (1 + 0.2 * _fraction(promise_id, failures)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from flows.domain.errors import InvalidInputError, MisuseError, NonDeterminismEr
 from flows.domain.promise import Kind, State, describe_error, failure_of
 from flows.domain.retry import RetryPolicy
 from flows.engine.decision import Call, Checkpoint, Invocation, Journal
-from flows.engine.registry import DurableFunction
+from flows.engine.registry import DurableFunction, registry
 
 
 class Pending(BaseException):
@@ -366,12 +366,14 @@ class Context:
     ) -> Call:
         if isinstance(function, DurableFunction):
             name, group = function.name, function.group
-            function.check_args(args)
-            timeout = timeout if timeout is not None else function.timeout
         else:
             name, group = ids.check_function(function), self._invocation.group
         if target is not None:
             group = ids.parse_target(target)
+        # Code of another project is not known here; the call waits for a worker that knows it.
+        if known := registry.find(group, name):
+            known.check_args(args)
+            timeout = timeout if timeout is not None else known.timeout
         text = values.encode(list(args), "args")
         position = self._next_position()
         invocation = self._invocation

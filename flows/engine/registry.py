@@ -29,11 +29,6 @@ class DurableFunction:
         """The name of the Celery task that runs it."""
         return f"{self.group}.{self.name}"
 
-    @property
-    def is_drainable(self) -> bool:
-        """False for functions with Celery options of their own: only Celery can apply these, message by message."""
-        return not self.celery_options
-
     def check_args(self, args: Sequence[Any]) -> None:
         """Raise ``InvalidInputError`` unless the function can be called with a context and ``args``."""
         try:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from flows.domain import values
-from flows.domain.errors import MisuseError, NonDeterminismError
+from flows.domain.errors import AttemptFenced, MisuseError, NonDeterminismError
 from flows.domain.promise import describe_error
 from flows.engine.context import Context, Operation, Pending, StepFailed
 from flows.engine.decision import Decision, Failed, Invocation, Journal, Rejected, Resolved, SetAside, Suspended
@@ -16,8 +16,8 @@ from flows.engine.registry import DurableFunction
 def replay(durable_function: DurableFunction, invocation: Invocation, journal: Journal) -> Decision:
     """Run one attempt of ``durable_function``.
 
-    Calls that are new go to ``journal`` as they are made. Raises only what the journal raises (``AttemptFenced``) and
-    what must not be caught (``SystemExit``, …).
+    Calls that are new go to ``journal`` as they are made. Raises only ``AttemptFenced``, from the journal, and
+    ``KeyboardInterrupt``.
     """
     context = Context(invocation, journal, durable_function.retry)
     try:
@@ -32,13 +32,15 @@ def replay(durable_function: DurableFunction, invocation: Invocation, journal: J
         )
     except NonDeterminismError as error:
         return SetAside(note=str(error))
-    except (Exception, SystemExit) as error:  # whatever user code raises is the outcome of the attempt
+    except (AttemptFenced, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever else user code raises is the outcome of the attempt
         return _after_error(error, context, invocation)
     unfinished = context.unfinished()
     return Suspended(awaits=unfinished) if unfinished else Resolved(value=text)
 
 
-def _after_error(error: Exception | SystemExit, context: Context, invocation: Invocation) -> Decision:
+def _after_error(error: BaseException, context: Context, invocation: Invocation) -> Decision:
     failures = invocation.failures + 1
     delay = context.delay_after(error, failures, invocation.id)
     described = describe_error(error)
@@ -97,8 +99,9 @@ def _foreign(what: str) -> MisuseError:
 
 
 def _close(body: Generator[Any, Any, Any]) -> None:
-    # The end of an attempt closes the function; one that awaits in a `finally` cannot be answered any more.
-    with suppress(RuntimeError):
+    # The end of an attempt closes the function. Nobody can be answered or told any more, so what its clean-up awaits or
+    # raises is dropped.
+    with suppress(Exception):
         body.close()
 
 

@@ -1,97 +1,62 @@
 """Errors as problem details (RFC 9457): one shape for every 4xx and 5xx outside the admin."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
-from django.urls import reverse
+from django.utils.encoding import escape_uri_path
 
-from flows.domain.errors import (
-    FlowsError,
-    InvalidInputError,
-    PromiseCanceled,
-    PromiseConflict,
-    PromiseFailed,
-    PromiseNotFound,
-    PromiseRejected,
-    PromiseTimedOut,
-)
+from flows.domain.errors import FlowsError, InvalidInputError, PromiseFailed, PromiseRejected
+from flows.http.problem_types import DATABASE_AWAY, RETRY_AFTER_S, ProblemType, type_of
+
+log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
-RETRY_AFTER_S = 2
-
-# The status of each error; the first class that fits counts. 422 for a conflict: so says the Idempotency-Key draft
-# (draft-ietf-httpapi-idempotency-key-header-07) of a key that is used again for another request.
-_STATUS: tuple[tuple[type[Exception], str, HTTPStatus], ...] = (
-    (InvalidInputError, "invalid-input", HTTPStatus.BAD_REQUEST),
-    (PromiseConflict, "promise-conflict", HTTPStatus.UNPROCESSABLE_ENTITY),
-    (PromiseNotFound, "promise-not-found", HTTPStatus.NOT_FOUND),
-    (PromiseRejected, "promise-rejected", HTTPStatus.INTERNAL_SERVER_ERROR),
-    (PromiseTimedOut, "promise-timed-out", HTTPStatus.GATEWAY_TIMEOUT),
-    (PromiseCanceled, "promise-canceled", HTTPStatus.GONE),
-    (OperationalError, "database-away", HTTPStatus.SERVICE_UNAVAILABLE),
-    (InterfaceError, "database-away", HTTPStatus.SERVICE_UNAVAILABLE),
-)
+_KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+_DETAILS: dict[int, str] = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this address.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take this method; Allow names those that it takes.",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "This is a fault of the server, and it is in its log.",
+}
 
 
 class HttpProblem(FlowsError):
-    """A request cannot be answered; carries the status of the answer."""
+    """A request cannot be answered. ``members`` are added to the problem as they are."""
 
-    def __init__(self, status: HTTPStatus, slug: str, detail: str) -> None:
+    def __init__(self, type: ProblemType, detail: str, **members: Any) -> None:
         super().__init__(detail)
-        self.status = status
-        self.slug = slug
-
-
-def problem(
-    request: HttpRequest, status: HTTPStatus, *, slug: str = "", detail: str = "", **members: Any
-) -> JsonResponse:
-    """Return a problem response; without ``slug`` its type is ``about:blank``, which says no more than the status."""
-    body = {
-        "type": f"urn:flows:problem:{slug}" if slug else "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": detail or status.description or status.phrase,
-        "instance": request.path,
-        **members,
-    }
-    response = JsonResponse(body, status=status.value, content_type=CONTENT_TYPE)
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response["Retry-After"] = str(RETRY_AFTER_S)
-    return response
+        self.type = type
+        self.members = members
 
 
 def problem_of(request: HttpRequest, error: Exception) -> JsonResponse | None:
     """Return the problem that ``error`` stands for, None if it is none of ours."""
     if isinstance(error, HttpProblem):
-        return problem(request, error.status, slug=error.slug, detail=str(error))
-    for kind, slug, status in _STATUS:
-        if isinstance(error, kind):
-            return problem(request, status, slug=slug, detail=_detail(error), **_members(error))
-    return None
+        return _problem(request, error.type, str(error), error.members)
+    type = type_of(error)
+    if type is None:
+        return None
+    if type is DATABASE_AWAY:
+        log.warning("%s %s: %s", request.method, request.path, error)
+    return _problem(request, type, str(error) if isinstance(error, FlowsError) else type.explanation, _members(error))
 
 
-def _detail(error: Exception) -> str:
-    if isinstance(error, OperationalError | InterfaceError):
-        return "The database is away; nothing was changed. Send the request again."
-    return str(error)
-
-
-def _members(error: Exception) -> dict[str, Any]:
-    if isinstance(error, InvalidInputError):
-        return {"field": error.field, "rule": error.rule}
-    members: dict[str, Any] = {"promise_id": error.promise_id} if isinstance(error, PromiseFailed) else {}
-    if isinstance(error, PromiseRejected):
-        members["error"] = {"type": error.error["type"], "message": error.error["message"]}
-    return members
+def public_error(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a stored error without its tracebacks: they are for the team, in the admin, not for clients."""
+    if error is None:
+        return None
+    return {"type": error["type"], "message": error["message"], "cause": public_error(error["cause"])}
 
 
 class ProblemMiddleware:
-    """Makes a problem of every error that leaves the views; the admin keeps its pages. Belongs first in MIDDLEWARE."""
+    """Makes a problem of every error outside the admin. Belongs first in MIDDLEWARE.
+
+    Error pages in HTML are replaced, Django's own above all; errors that a view answers in JSON are left as they are.
+    """
 
     sync_capable = True
     async_capable = True
@@ -115,15 +80,46 @@ class ProblemMiddleware:
         return None if _is_admin(request) else problem_of(request, exception)
 
 
+def _problem(request: HttpRequest, type: ProblemType, detail: str, members: dict[str, Any]) -> JsonResponse:
+    described = {"type": type.uri, "title": type.title, "status": type.status.value, "detail": detail}
+    response = _response(request, {**described, **members})
+    if type.status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def _members(error: Exception) -> dict[str, Any]:
+    if isinstance(error, InvalidInputError):
+        return {"field": error.field, "rule": error.rule}
+    members: dict[str, Any] = {"promise_id": error.promise_id} if isinstance(error, PromiseFailed) else {}
+    if isinstance(error, PromiseRejected):
+        members["error"] = public_error(error.error)
+    return members
+
+
 def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
-    if not is_error or response.get("Content-Type") == CONTENT_TYPE or _is_admin(request):
+    if not is_error or not response.get("Content-Type", "text/html").startswith("text/html") or _is_admin(request):
         return response
-    made = problem(request, HTTPStatus(response.status_code))
-    if "Allow" in response:
-        made["Allow"] = response["Allow"]
+    status, title = response.status_code, response.reason_phrase
+    detail = _DETAILS.get(status, f"The request was answered with {title}.")
+    # The type that says no more than the status.
+    made = _response(request, {"type": "about:blank", "title": title, "status": status, "detail": detail})
+    for header in _KEPT_HEADERS:
+        if header in response:
+            made[header] = response[header]
     return made
 
 
+def _response(request: HttpRequest, members: dict[str, Any]) -> JsonResponse:
+    return JsonResponse(
+        {**members, "instance": escape_uri_path(request.path)},
+        status=members["status"],
+        content_type=CONTENT_TYPE,
+        json_dumps_params={"ensure_ascii": False},
+    )
+
+
 def _is_admin(request: HttpRequest) -> bool:
-    return request.path.startswith(reverse("admin:index"))
+    # No match: the address is unknown, or the request was refused before it was looked at.
+    return request.resolver_match is not None and "admin" in request.resolver_match.app_names

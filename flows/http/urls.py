@@ -1,11 +1,13 @@
-"""Promises and health."""
+"""Promises, problems and health."""
 
 from django.urls import path
 
-from flows.http import views
+from flows.http import health, views
 
+app_name = "flows"
 urlpatterns = [
     path("promises/<path:promise_id>", views.promise_detail, name="promise"),
-    path("healthz", views.healthz, name="healthz"),
-    path("readyz", views.readyz, name="readyz"),
+    path("problems/<slug:slug>", views.problem_type, name="problem"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
 ]

@@ -1,11 +1,13 @@
 """Cancels a promise and the tree of calls below it."""
 
-from flows.store.sql import rows
+from django.db import OperationalError
 
-# Detached calls have a lineage of their own. Rows are locked in one order, parents and children alike.
+from flows.store.sql import connection, rows
+
+# Detached calls have a lineage of their own, and local steps end with their function.
 CANCEL = """
 WITH RECURSIVE tree AS (
-    SELECT id FROM flows_promise WHERE id = %(id)s
+    SELECT id FROM flows_promise WHERE id = %(id)s AND kind <> 'run'
     UNION ALL
     SELECT c.id FROM flows_promise c JOIN tree ON c.parent_id = tree.id WHERE c.kind <> 'detached'
 ), due AS (
@@ -20,9 +22,24 @@ SELECT id, parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flo
 FROM canceled
 """
 
+_TRIES = 3
+
 
 def cancel_tree(promise_id: str) -> tuple[int, str | None]:
     """Cancel what is pending of the tree; return how many promises that were, and the parent to be woken."""
-    found = rows(CANCEL, id=promise_id)
-    parents = [row["parent_id"] for row in found if row["id"] == promise_id]
-    return len(found), parents[0] if parents else None
+    canceled: list[tuple[str, str | None]] = []
+    # Again until nothing is left: a commit that was under way may have added calls below a promise as it was canceled.
+    while found := _cancel(promise_id):
+        canceled += found
+    return len(canceled), dict(canceled).get(promise_id)
+
+
+def _cancel(promise_id: str) -> list[tuple[str, str | None]]:
+    for tries_left in range(_TRIES, 0, -1):
+        try:
+            return [(row["id"], row["parent_id"]) for row in rows(CANCEL, id=promise_id)]
+        except OperationalError:
+            # Commits lock the same rows in another order: PostgreSQL ends a deadlock by refusing one of the two.
+            if tries_left == 1 or connection().in_atomic_block:
+                raise
+    return []

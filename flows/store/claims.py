@@ -20,12 +20,15 @@ _IS_CLAIMABLE = """
     )
 """
 
+# Claims the rows of `due` and reads their checkpoints; a first attempt has none. `next` is another one of the group.
+# A row that was claimed and given back while this statement waited for its lock is left alone: its children were read
+# before that. (Row locks show the newest row; sub-selects show what was there when the statement began.)
 _TAKE = """
 , claimed AS (
     UPDATE flows_promise p
     SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
         sends = 0, note = ''
-    FROM due WHERE p.id = due.id
+    FROM due WHERE p.id = due.id AND p.fence = (SELECT s.fence FROM flows_promise s WHERE s.id = due.id)
     RETURNING p.id, p.root_id, p."group", p.function, p.args, p.failures, p.fence, due.rank
 )
 SELECT claimed.*, set_config('synchronous_commit', 'off', true),
@@ -33,34 +36,43 @@ SELECT claimed.*, set_config('synchronous_commit', 'off', true),
         SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state, c.value,
             c.error, c.failures, c.continuation <> '') ORDER BY c."position")
         FROM flows_promise c WHERE c.parent_id = claimed.id
-    ) END AS checkpoints
+    ) END AS checkpoints,
+    (SELECT json_build_array(function, id) FROM next) AS next
 FROM claimed ORDER BY claimed.rank
 """
 
 CLAIM_NAMED = (
-    "WITH due AS (SELECT p.id, 1 AS rank FROM flows_promise p"
-    """ WHERE p.id = %(id)s AND p."group" = %(group)s AND p.function = %(function)s AND"""
+    """
+WITH due AS (
+    SELECT p.id, 1 AS rank FROM flows_promise p
+    WHERE p.id = %(id)s AND p."group" = %(group)s AND p.function = %(function)s AND"""
     + _IS_CLAIMABLE
-    + "FOR UPDATE SKIP LOCKED)"
+    + """FOR UPDATE SKIP LOCKED
+), next AS (
+    SELECT p.function, p.id FROM flows_promise p
+    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.id <> %(id)s
+    ORDER BY p.ready_at LIMIT 1
+)"""
     + _TAKE
 )
 
+# What has killed a process before comes by its own message alone: its batch mates would die with it.
 # One more than wanted is looked at, so that the worker knows whether to wake another one, and for which promise.
-CLAIM_READY = """
+CLAIM_READY = (
+    """
 WITH waiting AS (
     SELECT p.id, p.function, p.ready_at FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.function = ANY(%(functions)s)
-        AND p.state = 'pending' AND p.deadline_at > now()
+        AND p.state = 'pending' AND p.deadline_at > now() AND p.losses = 0
     ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
     SELECT id, function, row_number() OVER (ORDER BY ready_at, id) AS rank FROM waiting
 ), due AS (
     SELECT id, rank FROM ranked WHERE rank <= %(limit)s
-)
-""" + _TAKE.replace(
-    "FROM claimed ORDER BY",
-    """, (SELECT json_build_array(r."function", r.id) FROM ranked r WHERE r.rank > %(limit)s LIMIT 1) AS next
-FROM claimed ORDER BY""",
+), next AS (
+    SELECT function, id FROM ranked WHERE rank > %(limit)s LIMIT 1
+)"""
+    + _TAKE
 )
 
 
@@ -90,17 +102,20 @@ class ReadyRef:
     function: str
 
 
-def claim_named(ready: ReadyRef, holder: Holder) -> Claim | None:
-    """Claim this promise, if it is ready, or suspended with nothing left to wait for."""
+def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
+    """Claim this promise, if it is ready, or suspended with nothing left to wait for.
+
+    If it was claimed, name another ready promise of its group, if there is one.
+    """
     found = rows(
         CLAIM_NAMED,
-        id=ready.id,
-        group=ready.group,
-        function=ready.function,
+        id=named.id,
+        group=named.group,
+        function=named.function,
         node=holder.node_id,
         session=holder.session,
     )
-    return _claim(found[0], holder) if found else None
+    return (_claim(found[0], holder), _next(found[0], named.group)) if found else (None, None)
 
 
 def claim_ready(
@@ -110,9 +125,11 @@ def claim_ready(
     found = rows(
         CLAIM_READY, group=group, functions=list(functions), limit=limit, node=holder.node_id, session=holder.session
     )
-    following = found[0]["next"] if found else None
-    next_ready = ReadyRef(id=following[1], group=group, function=following[0]) if following else None
-    return [_claim(row, holder) for row in found], next_ready
+    return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
+
+
+def _next(row: type_of_row, group: str) -> ReadyRef | None:
+    return ReadyRef(id=row["next"][1], group=group, function=row["next"][0]) if row["next"] else None
 
 
 def _claim(row: type_of_row, holder: Holder) -> Claim:

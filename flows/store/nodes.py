@@ -31,8 +31,11 @@ UPDATE flows_node SET swept_at = now() WHERE id = %(id)s AND NOT EXISTS (
 RETURNING id
 """
 
-# Shared, so that a new session can take the number over before the old one is known to be gone.
+# Shared, so that a new connection can take the lock before PostgreSQL knows that the old one is gone.
 HOLD = """SELECT pg_try_advisory_lock_shared(%(space)s, %(session)s) AS held"""
+
+
+RELEASE = """SELECT pg_advisory_unlock_shared(%(space)s, %(session)s)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,11 @@ def beat(node_id: int, info: NodeInfo) -> None:
 def stop(node_id: int) -> None:
     """End the node's lease: it runs nothing any more."""
     rows(STOP, id=node_id)
+
+
+def release_session_lock(node_id: int, session: int) -> None:
+    """Let go of the lock: the sweep takes what the session has claimed."""
+    rows(RELEASE, space=LOCK_SPACE + node_id, session=session)
 
 
 def take_sweep_turn(node_id: int) -> bool:

@@ -15,6 +15,8 @@ from flows.engine.decision import Call, Decision, Failed, Rejected, Resolved, Se
 from flows.store.claims import Claim, ReadyRef
 from flows.store.sql import rows, type_of_row
 
+# Calls that are there already were written by this very statement before, when its answer was lost.
+#
 # A token may have been given out twice, if a crash undid a claim (see claims): the attempt that still holds is the one.
 #
 # `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. A deadline that has
@@ -27,6 +29,7 @@ WITH outcome AS (
     UPDATE flows_promise p
     SET state = o.state, phase = o.phase, value = o.value::json, error = o.error, note = o.note, failures = o.failures,
         settled_at = CASE WHEN o.state <> 'pending' THEN clock_timestamp() END,
+        losses = CASE WHEN o.outcome IS NULL THEN p.losses ELSE 0 END,
         ready_at = CASE WHEN o.phase = 'ready' THEN now() + o.delay * interval '1 second' END, sent_at = NULL,
         node_id = CASE WHEN o.phase = 'claimed' THEN p.node_id END,
         session = CASE WHEN o.phase = 'claimed' THEN p.session END
@@ -46,10 +49,12 @@ WITH outcome AS (
     SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group", function,
         args::json, digest, state, value::json, error, failures, continuation,
         CASE WHEN kind IN ('run', 'timer') THEN '' ELSE 'ready' END, now(), now(),
-        CASE kind WHEN 'detached' THEN now() + timeout * interval '1 second'
+        CASE kind WHEN 'detached' THEN now() + timeout * interval '1 second' WHEN 'run' THEN limit_at
             ELSE LEAST(limit_at, now() + timeout * interval '1 second') END,
         CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0
-    FROM call WHERE NOT is_known
+    FROM call WHERE NOT is_known AND NOT EXISTS (
+        SELECT FROM flows_promise e
+        WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest)
 ), step AS (
     UPDATE flows_promise p
     SET state = c.state, value = c.value::json, error = c.error, failures = c.failures,

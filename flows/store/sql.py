@@ -20,10 +20,11 @@ def connection() -> BaseDatabaseWrapper:
 
 def repeatable_rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
     """As ``rows``, for a statement that may run twice: sent again, once, if the connection turns out to be dead."""
+    may_be_dead = connection().connection is not None and not connection().in_atomic_block
     try:
         return rows(statement, **params)
     except (OperationalError, InterfaceError):
-        if connection().in_atomic_block:
+        if not may_be_dead:
             raise
         return rows(statement, **params)
 

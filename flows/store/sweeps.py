@@ -79,9 +79,13 @@ class Recovered:
     parent_ids: list[str]
 
 
-def recover(limit: int = 500) -> Recovered:
-    """Take lost claims back; reject what has lost too many workers."""
-    found = rows(RECOVER, locks=settings.SESSION_LOCKS, space=LOCK_SPACE, max_losses=settings.MAX_LOSSES, limit=limit)
+def recover(limit: int = 500, *, trusts_locks: bool = True) -> Recovered:
+    """Take lost claims back; reject what has lost too many workers.
+
+    Without ``trusts_locks`` only by their node's lease: when PostgreSQL was restarted, every lock is gone for a moment.
+    """
+    locks = settings.SESSION_LOCKS and trusts_locks
+    found = rows(RECOVER, locks=locks, space=LOCK_SPACE, max_losses=settings.MAX_LOSSES, limit=limit)
     ready = ready_refs(row for row in found if row["state"] == "pending")
     parents = [row["parent_id"] for row in found if row["state"] != "pending" and row["parent_id"]]
     return Recovered(ready=ready, parent_ids=parents)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 # A batch of claims is meant to take this long: short enough that nobody waits behind it while another slot is free.
 BATCH_S = 0.010
 MAX_BATCH = 100
+# After this long a drain hands over to a message, so that other queues, rate limits and child recycling get their turn.
+DRAIN_S = 0.250
 
 
 class Pace:
@@ -54,36 +56,37 @@ _paces: dict[str, Pace] = {}
 
 
 def drain(group: str) -> None:
-    """Run what is ready in ``group`` until nothing is, or the node is stopping.
+    """Run what is ready in ``group`` until nothing is, for DRAIN_S at most, or until the node is stopping.
 
     Wakes one more worker if more is ready than this one takes at first; that one does the same.
     """
-    functions = [f.name for f in registry if f.group == group and f.is_drainable]
+    tasks = current_app.tasks
+    functions = [f.name for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
     pace = _paces.setdefault(group, Pace())
-    current = ledger()
+    until = time.monotonic() + DRAIN_S
     has_woken = False
     while not process.is_stopping():
         claimed, following = claims.claim_ready(group, functions, pace.batch_size(), process.holder())
-        if following and not has_woken:
+        is_over = time.monotonic() > until
+        if following and (is_over or not has_woken):
             has_woken = True
             canvas.send([following])
         if not claimed:
             return
-        process.keep(claimed)
         with Events() as events:
-            _run_batch(claimed, current, pace, events)
-            current.flush()
+            _run_batch(claimed, ledger(), pace, events)
+        if is_over:
+            return
 
 
 def _run_batch(claimed: list[Claim], current: Ledger, pace: Pace, events: Events) -> None:
-    began = time.monotonic()
-    for claim in claimed:
+    current.enqueue(claimed)
+    while not process.is_stopping() and (claim := current.begin_next()):
         started = time.monotonic()
-        if process.is_stopping() or started - began > 2 * BATCH_S:
-            current.release(claim)
-            continue
         _run_one(claim, current, events)
         pace.measured(time.monotonic() - started)
+    current.release()
+    current.flush()
 
 
 def _run_one(claim: Claim, current: Ledger, events: Events) -> None:
@@ -132,9 +135,8 @@ def _announce(task: "Task[Any, Any]", claim: Claim, decision: Decision) -> None:
                 traceback=exception.__traceback__, einfo=None,
             )  # fmt: skip
         case Failed(exception=exception, delay=delay):
-            log.info(
-                "Task %s[%s] retry in %.1f s: %r", task.name, claim.invocation.id, delay.total_seconds(), exception
-            )
+            wait_s = delay.total_seconds()
+            log.info("Task %s[%s] retry in %.1f s: %r", task.name, claim.invocation.id, wait_s, exception)
             signals.task_retry.send(sender=task, request=task.request, reason=exception, einfo=None)
 
 

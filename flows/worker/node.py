@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, signals
@@ -13,12 +14,16 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from flows.conf import settings
 from flows.engine.registry import registry
-from flows.store import nodes
+from flows.store import nodes, sql
 from flows.store.nodes import NodeInfo
 from flows.worker import process
 from flows.worker.sweep import sweep
 
 log = logging.getLogger(__name__)
+
+# A sweep that has just connected again has seen PostgreSQL restart, perhaps: all processes need a moment to take their
+# locks again. Watchdogs try every 0.1 s.
+LOCKS_RETURN_S = 1.5
 
 
 class Node(bootsteps.StartStopStep):
@@ -31,6 +36,8 @@ class Node(bootsteps.StartStopStep):
         self._groups: tuple[str, ...] = ()
         self._node_id = 0
         self._ended = threading.Event()
+        self._connection: object = None
+        self._connected_at = 0.0
 
     def include_if(self, worker: Any) -> bool:
         """Return True if the worker consumes from the queue of a group that it has code for."""
@@ -49,9 +56,10 @@ class Node(bootsteps.StartStopStep):
         gc.freeze()
 
     def start(self, worker: Any) -> None:
-        """Start to beat and to sweep."""
+        """Start to beat and to sweep, each in a thread: a sweep may have to wait for the broker, a beat must not."""
         signals.worker_shutdown.connect(self._end, weak=False)
-        threading.Thread(target=self._run, args=(worker,), name="flows-node", daemon=True).start()
+        self._start_thread("flows-beat", self._beat)
+        self._start_thread("flows-sweep", lambda: self._sweep(worker))
 
     def stop(self, worker: Any) -> None:
         """End drains after the attempt in hand; the heart beats on until the pool has stopped."""
@@ -61,17 +69,28 @@ class Node(bootsteps.StartStopStep):
         """As ``stop``: a cold shutdown, too, begins no further attempt."""
         self.stop(worker)
 
-    def _run(self, worker: Any) -> None:
+    def _start_thread(self, name: str, act: Callable[[], None]) -> None:
+        threading.Thread(target=self._repeat, args=(name, act), name=name, daemon=True).start()
+
+    def _repeat(self, name: str, act: Callable[[], None]) -> None:
         while not self._ended.wait(settings.SWEEP_EVERY.total_seconds()):
-            dispatcher = getattr(worker.consumer, "event_dispatcher", None)
-            process.set_sends_events(bool(dispatcher and dispatcher.enabled))
             try:
-                nodes.beat(self._node_id, self._info)
-                sweep(self._node_id, self._groups)
+                act()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("no sweep: %s", error)
+                log.warning("%s failed, trying again: %s", name, error)
             except Exception:  # the thread must live on: without it the node loses its claims
-                log.exception("no sweep")
+                log.exception("%s failed, trying again", name)
+
+    def _beat(self) -> None:
+        nodes.beat(self._node_id, self._info)
+
+    def _sweep(self, worker: Any) -> None:
+        dispatcher = getattr(worker.consumer, "event_dispatcher", None)
+        process.set_sends_events(bool(dispatcher and dispatcher.enabled))
+        sql.connection().ensure_connection()
+        if sql.connection().connection is not self._connection:
+            self._connection, self._connected_at = sql.connection().connection, time.monotonic()
+        sweep(self._node_id, self._groups, trusts_locks=time.monotonic() - self._connected_at > LOCKS_RETURN_S)
 
     def _end(self, **_: Any) -> None:
         self._ended.set()

@@ -1,17 +1,15 @@
-"""What the processes of one node share: its id, and two flags that reach forked pool processes."""
+"""What the processes of one node share: its id, two flags that reach forked processes, and the sessions that claim."""
 
 import itertools
 import mmap
 import os
 import threading
-from collections.abc import Iterable
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
+from celery.worker import state
 
-from flows.conf import settings
-from flows.store import nodes, sql
-from flows.store.claims import Claim, Holder
+from flows.store import nodes
+from flows.store.claims import Holder
+from flows.worker.watchdog import Watchdog, Watched
 
 _STOPPING = 0
 _SENDS_EVENTS = 1
@@ -26,29 +24,33 @@ def become_node(node_id: int, name: str) -> None:
     """Make this process, and those forked from it later, processes of the node."""
     global _node_id, _node_name
     _node_id, _node_name = node_id, name
-    connection_created.connect(_number_session, dispatch_uid="flows.session")
-
-
-def holder() -> Holder:
-    """Return who claims in this thread, which has no claims in hand now.
-
-    Connects to the database if need be: a claim belongs to the session through which it is made.
-    """
-    if _node_id is None:
-        raise RuntimeError("this process is not a worker: durable functions are run by `celery worker`")
-    _thread.kept = set()
-    sql.connection().ensure_connection()
-    return Holder(node_id=_node_id, session=_thread.session)
-
-
-def keep(claims: Iterable[Claim]) -> None:
-    """Name the claims in this thread's hands: they outlive a reconnect, unlike those whose answer was lost with it."""
-    _thread.kept = {claim.holder.session for claim in claims}
 
 
 def node_name() -> str:
     """Return Celery's name of the node."""
     return _node_name
+
+
+def holder() -> Holder:
+    """Return who claims in this thread: its session, whose lock is held. Blocks while PostgreSQL is away."""
+    if _node_id is None:
+        raise RuntimeError("this process is not a worker: durable functions are run by `celery worker`")
+    if _thread.pid != os.getpid():
+        # 22 bits of process id, as many as Linux has, and 9 of a count, so that threads have sessions of their own.
+        _thread.session, _thread.pid = (os.getpid() << 9) | (next(_count) % 512), os.getpid()
+        _watchdog().enroll(_thread.session)
+    return Holder(node_id=_node_id, session=_thread.session)
+
+
+def retire() -> None:
+    """Give this thread's session up, for something went wrong with its claims: the sweep takes them all."""
+    _watchdog().retire(_thread.session)
+    _thread.pid = 0
+
+
+def watch(watched: Watched) -> None:
+    """Have the watchdog of this process do what ``watched`` has to do when it is due."""
+    _watchdog().watch(watched)
 
 
 def stop_draining() -> None:
@@ -57,8 +59,8 @@ def stop_draining() -> None:
 
 
 def is_stopping() -> bool:
-    """True once the node is shutting down."""
-    return bool(_flags[_STOPPING])
+    """True once the node is shutting down. Pools without processes are told by Celery's own state."""
+    return any((_flags[_STOPPING], state.should_stop, state.should_terminate))
 
 
 def set_sends_events(enabled: bool) -> None:  # noqa: FBT001 - the value of a flag
@@ -72,17 +74,28 @@ def sends_events() -> bool:
 
 
 class _Thread(threading.local):
+    pid = 0
     session = 0
-    kept: set[int] = set()
 
 
 _thread = _Thread()
 _count = itertools.count()
+_start_lock = threading.Lock()
+_started: Watchdog | None = None
 
 
-def _number_session(connection: BaseDatabaseWrapper, **_: object) -> None:
-    # 22 bits of process id, as many as Linux has, and 9 of a count: no two live sessions of a node are alike.
-    if connection.alias == settings.DATABASE and _node_id is not None:
-        _thread.session = (os.getpid() << 9) | (next(_count) % 512)
-        for session in {_thread.session, *_thread.kept}:
-            nodes.hold_session_lock(_node_id, session)
+def _watchdog() -> Watchdog:
+    """Return the watchdog of this process; started at first use, hence after a fork."""
+    global _started
+    with _start_lock:
+        if _started is None or _started.pid != os.getpid():
+            _started = Watchdog(_hold, _release)
+        return _started
+
+
+def _hold(session: int) -> None:
+    nodes.hold_session_lock(_node_id or 0, session)
+
+
+def _release(session: int) -> None:
+    nodes.release_session_lock(_node_id or 0, session)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from flows import canvas
 from flows.domain.promise import Continuation, Kind, State
@@ -17,54 +17,57 @@ from flows.store.outcomes import Committed, Outcome
 log = logging.getLogger(__name__)
 
 _LOCAL_KINDS = (Kind.RUN, Kind.TIMER)
-_RETRY_EVERY_S = 0.25
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
 
 
-def commit(batch: Sequence[Outcome], *, celery_continues: str | None = None) -> dict[str, Committed]:
-    """Commit ``batch`` and send what became ready; return what was written, by promise id.
+def persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
+    """Write ``batch`` and return what was written, by promise id; the rest had lost its claim.
 
-    ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord.
+    Waits for PostgreSQL as long as it is away or writes nothing: finished work is not thrown away. If an answer is lost
+    and the batch is written again, its calls are there already and its ends are refused; the sweep then sends.
     """
-    written = _persist(batch)
-    held = [outcome for outcome in batch if outcome.claim.invocation.id in written]
-    woken = _join([*_parents(written.values(), celery_continues), *_doubtful(held)])
-    calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
-    chosen = set(canvas.few_per_group([*calls, *woken]))
-    for outcome in held:
-        _send_calls(outcome, chosen)
-    canvas.send(ref for ref in woken if ref in chosen)
-    return written
-
-
-def _persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
-    """Write ``batch``, waiting for PostgreSQL as long as it is away: finished work is not thrown away.
-
-    Written twice because an answer was lost, it is refused the second time; the sweep then sends what was not sent.
-    """
+    pause_s = _FIRST_PAUSE_S
     while True:
         try:
             return outcomes.commit(batch)
-        except (OperationalError, InterfaceError) as error:
-            log.warning("%d outcomes wait for PostgreSQL: %s", len(batch), error)
-            time.sleep(_RETRY_EVERY_S)
         except (IntegrityError, DataError) as error:
             return _persist_one_by_one(batch, error)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("%d outcomes wait for PostgreSQL: %s", len(batch), error)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_continues: str | None = None) -> None:
+    """Send what became ready with ``written``.
+
+    ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord.
+    """
+    held = [outcome for outcome in batch if outcome.claim.invocation.id in written]
+    woken = _join([*_parents(written.values(), celery_continues), *_doubtful(held)])
+    calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
+    released = [_claimed_ref(outcome) for outcome in held if outcome.released]
+    chosen = set(canvas.few_per_group([*calls, *woken, *released]))
+    for outcome in held:
+        _send_calls(outcome, chosen)
+    canvas.send(ref for ref in [*woken, *released] if ref in chosen)
 
 
 def _persist_one_by_one(batch: Sequence[Outcome], error: Exception) -> dict[str, Committed]:
     if len(batch) > 1:
-        return {id: each for outcome in batch for id, each in _persist([outcome]).items()}
+        return {id: each for outcome in batch for id, each in persist([outcome]).items()}
     if isinstance(batch[0].decision, SetAside):
         raise error
-    # Its calls cannot be written, most likely because a promise started under a child's id. Nothing was.
+    # What it made cannot be written; nothing was. Somebody must look at it.
     log.error("promise %s is set aside: %s", batch[0].claim.invocation.id, error)
-    return _persist([replace(batch[0], calls=(), decision=SetAside(note=f"its calls cannot be written: {error}"))])
+    return persist([replace(batch[0], calls=(), decision=SetAside(note=f"its outcome cannot be written: {error}"))])
 
 
 def _join(parent_ids: Iterable[str]) -> list[ReadyRef]:
     try:
         return joins.join(parent_ids)
-    except (OperationalError, InterfaceError) as error:
+    except (DatabaseError, InterfaceError) as error:
         log.warning("parents not woken, the sweep will: %s", error)
         return []
 
@@ -92,14 +95,17 @@ def _ref(call: Call) -> ReadyRef:
     return ReadyRef(id=call.id, group=call.group, function=call.function)
 
 
+def _claimed_ref(outcome: Outcome) -> ReadyRef:
+    invocation = outcome.claim.invocation
+    return ReadyRef(id=invocation.id, group=invocation.group, function=invocation.function)
+
+
 def _send_calls(outcome: Outcome, chosen: Set[ReadyRef]) -> None:
     """Send the calls of one attempt: as the header of a chord, or linked, if it was suspended on one of them."""
     calls = [call for call in outcome.calls if call.kind not in _LOCAL_KINDS and _ref(call) in chosen]
     hangs = [_ref(call) for call in calls if call.kind is not Kind.DETACHED] if outcome.awaits else []
     canvas.send(ref for call in calls if (ref := _ref(call)) not in hangs)
-    invocation = outcome.claim.invocation
-    parent = ReadyRef(id=invocation.id, group=invocation.group, function=invocation.function)
     if hangs and outcome.continuation is Continuation.LINK:
-        canvas.send_linked(hangs[0], parent)
+        canvas.send_linked(hangs[0], _claimed_ref(outcome))
     elif hangs:
-        canvas.send_chord(hangs, parent)
+        canvas.send_chord(hangs, _claimed_ref(outcome))

@@ -23,8 +23,10 @@ def note_unknown(*, id: str, name: str, sender: Any, **_: Any) -> None:
 
 
 @task_revoked.connect(dispatch_uid="flows.revoked")
-def cancel_revoked(*, request: Any, **_: Any) -> None:
-    """Cancel the promise of a revoked task."""
+def cancel_revoked(*, request: Any, expired: bool, **_: Any) -> None:
+    """Cancel the promise of a revoked task. A message that expired says nothing about its promise."""
+    if expired:
+        return
     from flows import operations
 
     try:

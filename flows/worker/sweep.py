@@ -6,13 +6,14 @@ from flows import canvas
 from flows.store import joins, nodes, sweeps
 
 
-def sweep(node_id: int, groups: Sequence[str]) -> None:
+def sweep(node_id: int, groups: Sequence[str], *, trusts_locks: bool) -> None:
     """Do what is due for all, if it is this node's turn; then wake this node's own groups."""
     if nodes.take_sweep_turn(node_id):
-        recovered = sweeps.recover()
+        recovered = sweeps.recover(trusts_locks=trusts_locks)
         parents = [*recovered.parent_ids, *sweeps.expire_due()]
         woken = [*joins.join(parents), *joins.join_missed()]
-        canvas.send(canvas.few_per_group([*recovered.ready, *woken]))
+        # What was lost with a process comes by its own message: it is not drained.
+        canvas.send([*recovered.ready, *canvas.few_per_group(woken)])
     # Only for groups that it serves: a group without workers gets no messages; a worker that comes finds its work here.
     unsent = sweeps.unsent(groups)
     if unsent:

@@ -1,14 +1,17 @@
 """The Celery task of each durable function: a message wakes the worker, the worker drains the group."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Retry
 from celery.utils.serialization import get_pickleable_exception
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError
 
-from flows.canvas import signature
+from flows.canvas import is_drainable, signature
+from flows.domain.errors import PromiseRejected
 from flows.domain.promise import Continuation
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside, Suspended
@@ -54,36 +57,43 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.callbacks = self.request.chord = None
         named = ReadyRef(id=str(self.request.id), group=function.group, function=function.name)
         try:
-            claim = claims.claim_named(named, process.holder())
-        except (OperationalError, InterfaceError) as error:
+            claim, following = claims.claim_named(named, process.holder())
+        except (DatabaseError, InterfaceError) as error:
+            process.retire()
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
             raise Ignore from error
+        # What becomes ready from now on has a message of its own. A message that found nothing may be meant to wake.
+        self.request.update(drains=is_drainable(function) and (claim is None or following is not None))
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
-        process.keep([claim])
-        decision = run_attempt(function, claim, ledger())
-        return Unsettled("fenced") if decision is None else self._end(claim, decision)
+        with _retiring():
+            decision = run_attempt(function, claim, ledger())
+            committed = decision and ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
+        return self._end(claim, decision, committed) if decision and committed else Unsettled("fenced")
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Drain the group, the message still unacknowledged."""
-        if self.durable_function.is_drainable:
-            try:
-                drain(self.durable_function.group)
-            except (OperationalError, InterfaceError) as error:
-                log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
+        """Drain the group, the message still unacknowledged.
 
-    def _end(self, claim: Claim, decision: Decision) -> Any:
-        """Commit ``decision`` and tell it to Celery in its own terms."""
-        # A failed task fires no link: then the store wakes a parent that hangs on one.
-        committed = ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
-        if committed is None:
-            return Unsettled("fenced")
+        Celery calls this in the main process too, for a task that ran into its time limit: nothing is run there.
+        """
+        if not self.request.get("drains"):
+            return
+        try:
+            with _retiring():
+                drain(self.durable_function.group)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
+
+    def _end(self, claim: Claim, decision: Decision, committed: Committed) -> Any:
+        """Tell Celery of the committed ``decision`` in its own terms."""
         match decision:
             case Resolved(value=value):
                 self._continue(committed)
                 return decode(value)
-            case Rejected(exception=exception):
-                raise exception
+            case Rejected(exception=exception, error=error):
+                # Celery takes a MemoryError, or what is no Exception, for the end of the worker.
+                is_harmless = isinstance(exception, Exception) and not isinstance(exception, MemoryError)
+                raise exception if is_harmless else PromiseRejected(claim.invocation.id, error)
             case Failed(exception=exception, delay=delay):
                 # Only for the event and the log: the retry is stored, no message is held.
                 cause = get_pickleable_exception(exception)  # type: ignore[arg-type]  # SystemExit may be one, too
@@ -100,6 +110,16 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
             self.request.callbacks = [signature(committed.parent)]
         elif committed.parent:
             self.request.chord = signature(committed.parent)  # type: ignore[assignment]  # the stubs say str
+
+
+@contextmanager
+def _retiring() -> Iterator[None]:
+    """Whatever breaks off between a claim and its commit: give the session up, so that the sweep finds its claims."""
+    try:
+        yield
+    except BaseException:
+        process.retire()
+        raise
 
 
 def register_tasks() -> None:

@@ -1,70 +1,134 @@
-"""One thread per process that commits what a ledger holds for too long, while its own thread is busy in user code."""
+"""One thread per process with a connection of its own: shows the process alive, and commits what waits for too long.
+
+It holds the locks of the process's sessions, so that they depend on nothing that user code does with its connections,
+and takes them again at once when PostgreSQL was restarted. It commits for threads that are busy in user code.
+"""
 
 import logging
 import os
+import selectors
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from flows.conf import settings
+from django.db import DatabaseError, InterfaceError
+
+from flows.store import sql
 
 log = logging.getLogger(__name__)
 
-# After this long without work the thread sleeps until there is some.
-_IDLE_S = 1.0
+_RECONNECT_EVERY_S = 0.1
 
 
 class Watched(Protocol):
     """What can come of age."""
 
     def due_at(self) -> float | None:
-        """Return the monotonic time by which something must be committed, None if there is nothing."""
+        """Return the monotonic time by which something must be done, None if there is nothing."""
 
-    def flush(self) -> object:
-        """Commit everything."""
+    def flush_due(self) -> None:
+        """Do what is due."""
 
 
-class _Watchdog:
-    def __init__(self) -> None:
+class Watchdog:
+    """Use ``watchdog()`` to get the one of this process."""
+
+    def __init__(self, hold: Callable[[int], object], release: Callable[[int], object]) -> None:
         self.pid = os.getpid()
-        self.ledgers: weakref.WeakSet[Watched] = weakref.WeakSet()
-        self.is_awake = threading.Event()
+        self._hold = hold
+        self._release = release
+        self._changed = threading.Condition()
+        self._wanted: set[int] = set()
+        self._held: set[int] = set()
+        self._holds_on: object = None
+        self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
         threading.Thread(target=self._run, name="flows-watchdog", daemon=True).start()
 
+    def enroll(self, session: int) -> None:
+        """Return when the session's lock is held; blocks while PostgreSQL is away."""
+        with self._changed:
+            self._wanted.add(session)
+            self._wake()
+            self._changed.wait_for(lambda: session in self._held)
+
+    def retire(self, session: int) -> None:
+        """Let go of the session's lock: the sweep will take its claims."""
+        with self._changed:
+            self._wanted.discard(session)
+        self._wake()
+
+    def watch(self, watched: Watched) -> None:
+        """Do what ``watched`` has to do when it is due."""
+        with self._changed:
+            self._watched.add(watched)
+        self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe is full of wake-ups: one more changes nothing.
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
     def _run(self) -> None:
-        last_work = time.monotonic()
         while True:
-            self.is_awake.wait()
-            now = time.monotonic()
-            due = [(due_at, ledger) for ledger in list(self.ledgers) if (due_at := ledger.due_at()) is not None]
-            for _, ledger in (each for each in due if each[0] <= now):
-                _flush(ledger)
-            if due:
-                last_work = now
-            elif now - last_work > _IDLE_S:
-                last_work = now
-                self.is_awake.clear()
-            within = settings.COMMIT_WITHIN.total_seconds()
-            time.sleep(max(min((due_at for due_at, _ in due), default=now + within) - now, 0.001))
+            try:
+                self._hold_wanted()
+                self._flush_due()
+                self._wait()
+            except (DatabaseError, InterfaceError) as error:
+                log.warning("sessions are not held while PostgreSQL is away: %s", error)
+                self._reconnect()
+            except Exception:  # the thread must live on: without it the process loses its claims
+                log.exception("the watchdog goes on after an error")
+                self._reconnect()
 
+    def _hold_wanted(self) -> None:
+        with self._changed:
+            wanted = set(self._wanted)
+        if wanted:
+            sql.connection().ensure_connection()
+        if sql.connection().connection is not self._holds_on:
+            self._holds_on, self._held = sql.connection().connection, set()
+        for session in wanted - self._held:
+            self._hold(session)
+        for session in self._held - wanted:
+            self._release(session)
+        with self._changed:
+            self._held = wanted
+            self._changed.notify_all()
 
-def _flush(ledger: Watched) -> None:
-    try:
-        ledger.flush()
-    except Exception:  # the thread must live on; the owner of the ledger meets the same error
-        log.exception("could not commit in time")
+    def _flush_due(self) -> None:
+        now = time.monotonic()
+        for watched in self._all_watched():
+            due_at = watched.due_at()
+            if due_at is not None and due_at <= now:
+                watched.flush_due()
 
+    def _wait(self) -> None:
+        due = [due_at for watched in self._all_watched() if (due_at := watched.due_at()) is not None]
+        if self._holds_on is not sql.connection().connection:  # it was lost and found in a flush
+            return
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            if self._holds_on is not None:
+                selector.register(sql.connection().connection.fileno(), selectors.EVENT_READ)
+            ready = selector.select(max(0.0, min(due) - time.monotonic()) if due else None)
+        for key, _ in ready:
+            if key.fd == self._wake_read:
+                os.read(self._wake_read, 4096)
+            else:  # nothing is expected on it: the server has gone, or says that it will
+                with sql.connection().wrap_database_errors:
+                    sql.connection().connection.pgconn.consume_input()
 
-_watchdog: _Watchdog | None = None
+    def _all_watched(self) -> list[Watched]:
+        with self._changed:
+            return list(self._watched)
 
-
-def watch(ledger: Watched) -> None:
-    """Have ``ledger`` committed when it comes of age. The thread is started at first use, hence after a fork."""
-    global _watchdog
-    if _watchdog is None or _watchdog.pid != os.getpid():
-        _watchdog = _Watchdog()
-    if ledger not in _watchdog.ledgers:
-        _watchdog.ledgers.add(ledger)
-    if not _watchdog.is_awake.is_set():
-        _watchdog.is_awake.set()
+    def _reconnect(self) -> None:
+        with suppress(DatabaseError, InterfaceError):
+            sql.connection().close()
+        time.sleep(_RECONNECT_EVERY_S)

@@ -43,7 +43,7 @@ def claim(holder: Holder) -> Callable[..., Claim]:
     """Claim a promise that must be claimable."""
 
     def claim(promise_id: str = "p", function: str = "f") -> Claim:
-        taken = claims.claim_named(ReadyRef(id=promise_id, group="g", function=function), holder)
+        taken, _ = claims.claim_named(ReadyRef(id=promise_id, group="g", function=function), holder)
         assert taken is not None
         return taken
 

@@ -37,7 +37,7 @@ def settle(holder: Holder) -> Callable[..., None]:
     """Run the attempt of a started foo: it resolves to ``value``, or is rejected with ``error``."""
 
     def settle(promise_id: str, value: str = "3", error: dict[str, Any] | None = None) -> None:
-        claim = claims.claim_named(ReadyRef(id=promise_id, group="service-a", function="foo"), holder)
+        claim, _ = claims.claim_named(ReadyRef(id=promise_id, group="service-a", function="foo"), holder)
         assert claim is not None
         decision = Rejected(error=error, exception=ValueError()) if error else Resolved(value=value)
         assert outcomes.commit([Outcome(claim=claim, decision=decision)])

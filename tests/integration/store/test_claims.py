@@ -14,7 +14,7 @@ def test_a_promise_is_claimed_once(start, claim, holder):
     start()
     taken = claim()
     assert (taken.fence, taken.invocation.args, taken.invocation.checkpoints) == (1, [], ())
-    assert claims.claim_named(NAMED, holder) is None
+    assert claims.claim_named(NAMED, holder) == (None, None)
 
 
 def test_many_claimants_share_the_ready_promises_without_overlap(start, holder):
@@ -44,6 +44,13 @@ def test_claiming_some_names_the_next_one(start, holder):
     assert following == ReadyRef(id="p2", group="g", function="f")
 
 
+def test_claiming_by_name_tells_whether_another_one_is_ready(start, holder):
+    start("p")
+    start("q")
+    _, following = claims.claim_named(NAMED, holder)
+    assert following == ReadyRef(id="q", group="g", function="f")
+
+
 def test_functions_that_the_worker_does_not_know_are_left_for_others(start, holder):
     start()
     assert claims.claim_ready("g", ["other"], 10, holder) == ([], None)
@@ -53,7 +60,7 @@ def test_a_suspended_promise_is_claimable_only_when_nothing_it_awaits_is_pending
     start()
     parent = claim()
     suspend(parent, call(parent, 0), call(parent, 1, Kind.RFI), awaits=("p.0",))
-    assert claims.claim_named(NAMED, holder) is None
+    assert claims.claim_named(NAMED, holder) == (None, None)
     resolve(claim("p.0", "child"), '{"b":1,"a":1.0}')
     resumed = claim()
     assert resumed.fence == 2
@@ -64,8 +71,8 @@ def test_a_suspended_promise_is_claimable_only_when_nothing_it_awaits_is_pending
 
 def test_a_message_for_another_function_claims_nothing(start, holder):
     start()
-    assert claims.claim_named(ReadyRef(id="p", group="g", function="other"), holder) is None
-    assert claims.claim_named(ReadyRef(id="p", group="other", function="f"), holder) is None
+    assert claims.claim_named(ReadyRef(id="p", group="g", function="other"), holder) == (None, None)
+    assert claims.claim_named(ReadyRef(id="p", group="other", function="f"), holder) == (None, None)
     assert promises.get("p").phase is Phase.READY
 
 
@@ -75,7 +82,7 @@ def test_a_claim_undone_by_a_crash_does_not_let_two_write(start, claim, holder):
     other = Holder(node_id=holder.node_id, session=2)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE flows_promise SET phase = 'ready', fence = 0, node_id = NULL, session = NULL")
-    second = claims.claim_named(NAMED, other)
+    second, _ = claims.claim_named(NAMED, other)
     assert second is not None
     assert second.fence == first.fence
     assert resolve(first) is None

@@ -138,3 +138,22 @@ def test_a_local_step_that_is_tried_again_updates_its_record(start, claim):
     done = call(second, 0, Kind.RUN, state=State.RESOLVED, value="5", failures=1, is_known=True)
     outcomes.commit([Outcome(claim=second, calls=(done,), decision=Resolved(value="5"))])
     assert promises.get("p.0").value == 5
+
+
+def test_what_is_written_twice_because_an_answer_was_lost_is_there_once(start, claim):
+    start()
+    running = claim()
+    unfinished = Outcome(claim=running, calls=(call(running, 0, Kind.RFI),))
+    assert set(outcomes.commit([unfinished])) == set(outcomes.commit([unfinished])) == {"p"}
+    assert promises.children("p", 10) == ["p.0"]
+
+
+def test_an_attempt_that_ends_clears_the_losses_of_earlier_ones(start, claim, holder):
+    start()
+    for _ in range(4):
+        claim()
+        expire_lease(holder)
+        sweeps.recover()
+    parent = claim()
+    suspend(parent, call(parent, 0))
+    assert sql.rows("SELECT losses FROM flows_promise WHERE id = 'p'") == [{"losses": 0}]

@@ -19,5 +19,6 @@ def worker(
     monkeypatch.setattr(drain, "_paces", {})
     process.become_node(node_id, "node@test")
     yield node_id
+    process.retire()
     process._flags[process._STOPPING] = 0
     connection.close()

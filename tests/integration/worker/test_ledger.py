@@ -1,8 +1,9 @@
 import threading
 
 import pytest
+from django.db import connection, transaction
 
-from flows.domain.errors import AttemptFenced
+from flows.domain.errors import AttemptFenced, MisuseError
 from flows.engine.decision import Resolved
 from flows.store import promises, sql
 from flows.worker.ledger import Ledger
@@ -63,7 +64,13 @@ def test_two_threads_never_commit_the_same_work(start, claim, ledger):
         start(f"p{number}")
     taken = [claim(f"p{number}") for number in range(20)]
     stop = threading.Event()
-    other = threading.Thread(target=lambda: [ledger.flush() for _ in iter(stop.is_set, True)])
+
+    def flush_all_the_time():
+        while not stop.is_set():
+            ledger.flush()
+        connection.close()
+
+    other = threading.Thread(target=flush_all_the_time)
     other.start()
     try:
         for each in taken:
@@ -74,3 +81,34 @@ def test_two_threads_never_commit_the_same_work(start, claim, ledger):
         stop.set()
         other.join()
     assert sql.rows("SELECT outcome, count(*) FROM flows_attempt GROUP BY 1") == [{"outcome": "resolved", "count": 20}]
+
+
+def test_work_that_could_not_be_written_is_kept(start, claim, ledger, monkeypatch):
+    start()
+    ledger.begin(claim())
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.worker.publish.outcomes.commit", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ledger.finish(Resolved(value="1"), celery_continues=False)
+    ledger.flush()
+    assert promises.get("p").value == 1
+
+
+def test_an_operation_inside_a_transaction_of_user_code_is_refused(start, claim, ledger):
+    start()
+    running = claim()
+    ledger.begin(running)
+    with transaction.atomic(), pytest.raises(MisuseError, match="ctx.run"):
+        ledger.record(call(running, 0))
+    ledger.finish(Resolved(value="1"), celery_continues=False)
+    assert promises.children("p", 10) == []
+
+
+def test_claims_that_wait_too_long_are_given_back(start, claim, ledger):
+    start("p")
+    start("q")
+    ledger.enqueue([claim("p"), claim("q")])
+    assert ledger.begin_next().invocation.id == "p"
+    wait_until(lambda: promises.get("q").phase == "ready", within_s=5)
+    assert ledger.begin_next() is None
+    assert promises.get("p").phase == "claimed"

@@ -3,23 +3,38 @@ from django.db import connection
 from flows.store import claims, sweeps
 from flows.store.claims import ReadyRef
 from flows.worker import process
+from tests.acceptance.conftest import wait_until
 
 NAMED = ReadyRef(id="p", group="g", function="f")
 
 
-def test_a_claim_whose_answer_was_lost_with_its_connection_is_recovered(worker, start):
+def test_a_claim_outlives_what_user_code_does_with_its_connection(worker, start):
     start()
     claims.claim_named(NAMED, process.holder())
     connection.close()
-    assert process.holder().session
-    assert [each.id for each in sweeps.recover().ready] == ["p"]
+    assert sweeps.recover().ready == []
 
 
-def test_a_claim_in_hand_outlives_a_reconnect(worker, start):
+def test_the_claims_of_a_retired_session_are_recovered(worker, start):
     start()
-    claim = claims.claim_named(NAMED, process.holder())
-    assert claim is not None
-    process.keep([claim])
+    before = process.holder()
+    claims.claim_named(NAMED, before)
+    process.retire()
+    assert wait_until(lambda: sweeps.recover().ready, within_s=5)[0].id == "p"
+    assert process.holder() != before
+
+
+def test_the_lock_is_back_soon_after_postgresql_was_restarted(worker, start, servers):
+    start()
+    claims.claim_named(NAMED, process.holder())
+    servers.postgres.restart()
     connection.close()
-    connection.ensure_connection()
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+
+    def count():
+        with connection.cursor() as cursor:
+            cursor.execute(locks)
+            return cursor.fetchone()[0]
+
+    wait_until(lambda: count() == 1, within_s=5)
     assert sweeps.recover().ready == []

@@ -4,14 +4,17 @@ from flows.domain import ids
 from flows.domain.errors import InvalidInputError
 
 
-@pytest.mark.parametrize("good", ["a", "0", "order/15:x@y_z-1.2", "x" * 255])
+@pytest.mark.parametrize("good", ["a", "0", "order/15:x@y_z-1.2a", "x" * 255])
 def test_good_ids(good):
     assert ids.check_id(good) == good
 
 
-@pytest.mark.parametrize("bad", ["", "-a", ".a", "a b", "a%", "ä", "a\n", "x" * 256, None, 7])
+CHILDREN = ["a.0", "a.d0123456789abcdef"]
+
+
+@pytest.mark.parametrize("bad", ["", "-a", ".a", "a b", "a%", "ä", "a\n", "x" * 256, None, 7, *CHILDREN])
 def test_bad_ids_name_field_and_rule(bad):
-    with pytest.raises(InvalidInputError, match="^id: must|^id: .* must start"):
+    with pytest.raises(InvalidInputError, match="^id: must|^id: .* must start|^id: .* ends like"):
         ids.check_id(bad)
 
 

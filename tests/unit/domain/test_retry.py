@@ -21,3 +21,10 @@ def test_policies_give_up():
     assert Constant(SECOND, max_attempts=2).delay(1, "p") == SECOND
     assert Constant(SECOND, max_attempts=2).delay(2, "p") is None
     assert Never().delay(1, "p") is None
+
+
+def test_waits_that_no_clock_can_hold_are_the_maximum():
+    for policy in (Exponential(max_attempts=10_000), Exponential(factor=10, max_attempts=10_000)):
+        wait = policy.delay(5_000, "p")
+        assert wait is not None
+        assert wait <= timedelta(seconds=72)

@@ -321,3 +321,38 @@ def test_system_exit_in_user_code_is_a_failure_like_any_other():
         raise SystemExit(1)
 
     assert isinstance(Flow(function).attempt(), Failed)
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def raises_unprintable(ctx):
+    raise Unprintable
+
+
+def raises_its_own_cause(ctx):
+    error = ValueError()
+    raise error from error
+
+
+def raises_cancelled(ctx):
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("function", [raises_unprintable, raises_its_own_cause, raises_cancelled])
+def test_whatever_is_raised_is_the_outcome_of_the_attempt(function):
+    decision = Flow(function).attempt()
+    assert isinstance(decision, Failed)
+    assert decision.error["type"] in ("Unprintable", "ValueError", "CancelledError")
+
+
+def test_clean_up_that_raises_does_not_hide_a_suspension():
+    def function(ctx):
+        try:
+            yield from ctx.rpc("child")
+        finally:
+            raise ValueError
+
+    assert Flow(function).attempt() == Suspended(awaits=("p.0",))

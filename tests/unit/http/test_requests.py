@@ -34,18 +34,19 @@ def test_the_key_becomes_part_of_the_promise_id(key, expected):
 
 
 @pytest.mark.parametrize(
-    "key", ["", '""', "a b", '"a', 'a"', "ä", "x" * 250, "a%2Fb", '"a\\"b"', "-a", "a,b", '"a","b"', '"a";b=1']
+    ("key", "rule"),
+    [
+        *((key, "not empty") for key in ("", '""')),
+        *((key, "must start with a letter or digit") for key in ("a b", '"a', 'a"', "ä", "a%2Fb", "-a", "a,b", "a;b")),
+        *((key, "must start with a letter or digit") for key in ('"a\\"b"', '"a","b"', '"a";b=1')),
+        *((key, "ends like the id of a call") for key in ("a.0", "a.0.12", "a.d0123456789abcdef")),
+        ("x" * 250, "at most 249 characters long, not 250"),
+    ],
 )
-def test_a_malformed_key_is_refused_with_the_rule(key):
-    with pytest.raises(InvalidInputError, match="must be 1 to 249 letters") as raised:
+def test_a_malformed_key_is_refused_with_the_rule(key, rule):
+    with pytest.raises(InvalidInputError, match=rule) as raised:
         promise_id(post(**{"Idempotency-Key": key}), "route")
     assert raised.value.field == "Idempotency-Key"
-
-
-@pytest.mark.parametrize("key", ["a.0", "a.0.12", "a.d0123456789abcdef"])
-def test_a_key_cannot_take_the_id_of_a_call_in_the_flow_of_another_key(key):
-    with pytest.raises(InvalidInputError, match="must not end like the id of a call"):
-        promise_id(post(**{"Idempotency-Key": key}), "route")
 
 
 @pytest.mark.parametrize(

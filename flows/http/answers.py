@@ -1,0 +1,48 @@
+"""The answer of a route that starts a flow and waits for its value."""
+
+from http import HTTPStatus
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.http import JsonResponse
+from django.urls import reverse
+
+from flows.domain.errors import ResultTimeout
+from flows.handle import Handle
+from flows.http.problem_types import RETRY_AFTER_S
+from flows.http.requests import Preference
+from flows.operations import get
+
+
+async def answer(handle: Handle, preferred: Preference) -> JsonResponse:
+    """Wait for the flow as long as the client prefers: 200 with its value as ``message``, or 202 with its location.
+
+    Raises ``PromiseRejected``, ``PromiseTimedOut`` or ``PromiseCanceled`` as the promise settled.
+    """
+    try:
+        response = JsonResponse({"message": await _outcome(handle, preferred.wait_s)})
+    except ResultTimeout:
+        response = JsonResponse({"id": handle.id, "state": "pending"}, status=HTTPStatus.ACCEPTED)
+        response["Location"] = reverse("flows:promise", args=[handle.id])
+        response["Retry-After"] = str(RETRY_AFTER_S)
+    if preferred.applied:
+        response["Preference-Applied"] = preferred.applied
+    return response
+
+
+async def _outcome(handle: Handle, wait_s: int) -> Any:
+    if wait_s:
+        await sync_to_async(_release_connections)()
+        return await handle.aresult(wait_s)
+    promise = await sync_to_async(get)(handle.id)
+    if not promise.is_settled:
+        raise ResultTimeout
+    return promise.outcome()
+
+
+def _release_connections() -> None:
+    """Give this request's connections back: requests that wait would hold the whole pool otherwise."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
