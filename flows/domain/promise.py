@@ -81,7 +81,6 @@ class Promise:
     value: Any
     error: dict[str, Any] | None
     note: str
-    attempts: int
     created_at: datetime
     deadline_at: datetime
     settled_at: datetime | None

@@ -234,7 +234,7 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1; a resume counts as one."""
+        """A number that grows with each attempt; a resume is one, too."""
         return self._invocation.attempt
 
     def rpc(

@@ -39,7 +39,7 @@ def _promise(promise_id: str) -> dict[str, Any]:
     if len(promise_id) > MAX_CHILD_ID or "\x00" in promise_id:
         raise PromiseNotFound
     promise = promises.get(promise_id)
-    attempts = promises.attempts(promise_id)
+    attempts = promises.attempts(promise_id, MAX_ATTEMPTS + 1)
     children = promises.children(promise_id, MAX_CHILDREN + 1)
     return {
         **_fields(promise),

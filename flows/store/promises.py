@@ -34,7 +34,7 @@ WHERE id = ANY(%(ids)s) AND state = 'pending' AND deadline_at <= clock_timestamp
 """
 
 READ = """
-SELECT id, root_id, parent_id, kind, "group", function, args, state, phase, value, error, note, fence AS attempts,
+SELECT id, root_id, parent_id, kind, "group", function, args, state, phase, value, error, note,
     created_at, deadline_at, settled_at, state = 'pending' AND deadline_at <= clock_timestamp() AS is_overdue
 FROM flows_promise WHERE id = ANY(%(ids)s)
 """
@@ -47,7 +47,7 @@ FROM flows_attempt a LEFT JOIN flows_node n ON n.id = a.node_id WHERE a.promise_
 UNION ALL
 SELECT p.fence, n.name, p.session >> 9, 'claimed', NULL, p.claimed_at, NULL
 FROM flows_promise p LEFT JOIN flows_node n ON n.id = p.node_id WHERE p.id = %(id)s AND p.phase = 'claimed'
-ORDER BY fence
+ORDER BY fence DESC LIMIT %(limit)s
 """
 
 NOTE = """UPDATE flows_promise SET note = %(note)s WHERE id = %(id)s AND state = 'pending'"""
@@ -107,7 +107,7 @@ def get(promise_id: str) -> Promise:
 
 def get_many(promise_ids: Iterable[str]) -> list[Promise]:
     """Return those of the promises that exist. What is past its deadline is settled first."""
-    ids = list(promise_ids)
+    ids = [promise_id for promise_id in promise_ids if "\x00" not in promise_id]  # which PostgreSQL refuses
     found = repeatable_rows(READ, ids=ids)
     if overdue := [row["id"] for row in found if row["is_overdue"]]:
         rows(EXPIRE, ids=overdue)
@@ -120,9 +120,9 @@ def children(promise_id: str, limit: int) -> list[str]:
     return [row["id"] for row in repeatable_rows(CHILDREN, id=promise_id, limit=limit)]
 
 
-def attempts(promise_id: str) -> list[type_of_row]:
-    """Return the attempts, the running one last: fence, node, pid, outcome, error, started_at, ended_at."""
-    return repeatable_rows(ATTEMPTS, id=promise_id)
+def attempts(promise_id: str, limit: int = 1000) -> list[type_of_row]:
+    """Return the last attempts, the running one at the end: fence, node, pid, outcome, error, started_at, ended_at."""
+    return repeatable_rows(ATTEMPTS, id=promise_id, limit=limit)[::-1]
 
 
 def note(promise_id: str, reason: str) -> None:
