@@ -8,6 +8,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register  # n
 from django.db import connections
 
 from flows.conf import settings
+from flows.worker.node import Node
 
 MIN_POSTGRESQL = 140_000
 
@@ -39,6 +40,14 @@ def check_celery(**_: Any) -> list[CheckMessage]:
                 "Celery closes the database connection before and after each task.",
                 hint="Set CELERY_DB_REUSE_MAX = 1_000_000, CONN_MAX_AGE = None and CONN_HEALTH_CHECKS = True.",
                 id="flows.W001",
+            )
+        )
+    if "flows.worker.node:Node" not in current_app.steps["worker"] and Node not in current_app.steps["worker"]:
+        found.append(
+            Warning(
+                "The Celery app has no bootstep that makes its workers nodes.",
+                hint="Where the app is made: app.steps['worker'].add('flows.worker.node:Node').",
+                id="flows.W002",
             )
         )
     return found

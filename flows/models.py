@@ -11,7 +11,7 @@ from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, Stat
 
 
 class JSONTextField(models.JSONField):
-    """A ``json`` column: unlike ``jsonb`` it keeps key order, 1.0 and large numbers as they were written."""
+    """A ``json`` column: unlike ``jsonb`` it keeps the text as it was written: key order, 1e22, -0.0."""
 
     def db_type(self, connection: Any) -> str:
         """Return the column type."""

@@ -1,9 +1,9 @@
 """What callers do with promises: start, look, cancel. Each is the store and the canvas together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -19,6 +19,9 @@ from flows.store import cancel as cancellation
 from flows.store import joins, promises
 from flows.store.claims import ReadyRef
 from flows.store.promises import Start
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def begin_rpc(
@@ -44,10 +47,17 @@ def begin_rpc(
     return Handle(call.id)
 
 
-# Threads of its own, each with a connection that stays: a view's own thread would hold one for as long as it waits.
-_starters = ThreadPoolExecutor(max_workers=4, thread_name_prefix="flows-start")
+# For callers in an event loop: a few threads, each with a connection that stays. A view's own thread would connect for
+# each request, and hold its connection for as long as the view waits.
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="flows")
 
-abegin_rpc = sync_to_async(begin_rpc, thread_sensitive=False, executor=_starters)
+
+def in_thread(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Return ``function`` as a coroutine function that does not block the event loop."""
+    return sync_to_async(function, thread_sensitive=False, executor=_threads)
+
+
+abegin_rpc = in_thread(begin_rpc)
 
 
 def rpc(

@@ -57,9 +57,9 @@ TEMPLATES = [
 ]
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default="postgresql://flows:flows@127.0.0.1:5432/flows")}
-# Workers keep one connection per process; the gateway shares a few among its requests (GATEWAY_POOL).
 DATABASES["default"] |= {
-    "CONN_MAX_AGE": None,
+    # Workers keep their connections. The gateway, whose requests have a thread each, sets 0.
+    "CONN_MAX_AGE": env.int("CONN_MAX_AGE", default=None),
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
         **DATABASES["default"].get("OPTIONS", {}),
@@ -68,9 +68,6 @@ DATABASES["default"] |= {
         "connect_timeout": 3,
     },
 }
-if GATEWAY_POOL := env.int("GATEWAY_POOL", default=0):
-    DATABASES["default"]["CONN_MAX_AGE"] = 0
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": GATEWAY_POOL, "timeout": 2}
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"

@@ -13,7 +13,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]*")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,149}")
 _TARGET = re.compile(r"(?:poll://any@)?(?P<group>[^/@]+)")
-# What child_id and detached_id append: nobody else may, or one flow could take the place of another's call.
+# What child_id and detached_id append.
 _CHILD_SUFFIX = re.compile(r"\.(?:\d+|d[0-9a-f]{16})$")
 _DETACHED_SUFFIX = re.compile(r"\.d[0-9a-f]{16}$")
 
@@ -28,9 +28,12 @@ def check_id(promise_id: object, field: str = "id") -> str:
         raise InvalidInputError(
             field, f"{promise_id!r} must start with a letter or digit and go on with letters, digits or any of ._:@/-"
         )
-    if _CHILD_SUFFIX.search(promise_id):
-        raise InvalidInputError(field, f"{promise_id!r} ends like the id of a call (.<number>): choose another ending")
     return promise_id
+
+
+def is_like_a_call(promise_id: str) -> bool:
+    """Return True if ``promise_id`` ends as the ids of calls do, and so might be one of another flow."""
+    return _CHILD_SUFFIX.search(promise_id) is not None
 
 
 def check_group(group: object, field: str = "group") -> str:

@@ -1,7 +1,7 @@
 """JSON values: what may be stored, how it is written, and the digest that tells one call from another.
 
-Values are stored as the very text written here (a ``json`` column, not ``jsonb``), so that key order, ``1.0`` and large
-numbers come back as they were and a replay sees what the first run saw.
+Values are stored as the very text written here (a ``json`` column, not ``jsonb``), so that key order, ``1e22`` and
+``-0.0`` come back as they were and a replay sees what the first run saw.
 """
 
 import hashlib
@@ -22,7 +22,10 @@ def encode(value: Any, field: str) -> str:
     Raises ``NotJSONError`` whose ``field`` is the path to the culprit, starting with ``field``.
     """
     _check(value, field, 0)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except ValueError as error:  # Python writes no integer of more than some thousand digits
+        raise NotJSONError(field, f"cannot be written as JSON: {error}") from error
 
 
 def decode(text: str) -> Any:

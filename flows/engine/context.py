@@ -374,6 +374,8 @@ class Context:
         if known := registry.find(group, name):
             known.check_args(args)
             timeout = timeout if timeout is not None else known.timeout
+        if timeout is not None and timeout <= timedelta(0):
+            raise InvalidInputError("timeout", f"must be positive, and is {timeout.total_seconds()} s")
         text = values.encode(list(args), "args")
         position = self._next_position()
         invocation = self._invocation

@@ -34,6 +34,11 @@ def replay(durable_function: DurableFunction, invocation: Invocation, journal: J
         return SetAside(note=str(error))
     except (AttemptFenced, KeyboardInterrupt):
         raise
+    except SystemExit as error:
+        # Negative: the pool ends this process. That is no outcome; the sweep finds the attempt lost.
+        if isinstance(error.code, int) and error.code < 0:
+            raise
+        return _after_error(error, context, invocation)
     except BaseException as error:  # whatever else user code raises is the outcome of the attempt
         return _after_error(error, context, invocation)
     unfinished = context.unfinished()

@@ -3,8 +3,6 @@
 from http import HTTPStatus
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.db import connections
 from django.http import JsonResponse
 from django.urls import reverse
 
@@ -12,7 +10,7 @@ from flows.domain.errors import ResultTimeout
 from flows.handle import Handle
 from flows.http.problem_types import RETRY_AFTER_S
 from flows.http.requests import Preference
-from flows.operations import get
+from flows.operations import get, in_thread
 
 
 async def answer(handle: Handle, preferred: Preference) -> JsonResponse:
@@ -33,16 +31,8 @@ async def answer(handle: Handle, preferred: Preference) -> JsonResponse:
 
 async def _outcome(handle: Handle, wait_s: int) -> Any:
     if wait_s:
-        await sync_to_async(_release_connections)()
         return await handle.aresult(wait_s)
-    promise = await sync_to_async(get)(handle.id)
+    promise = await in_thread(get)(handle.id)
     if not promise.is_settled:
         raise ResultTimeout
     return promise.outcome()
-
-
-def _release_connections() -> None:
-    """Give this request's connections back: requests that wait would hold the whole pool otherwise."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.http import HttpRequest
 
 from flows.domain.errors import InvalidInputError
-from flows.domain.ids import MAX_ID, check_id
+from flows.domain.ids import MAX_ID, check_id, is_like_a_call
 from flows.http.problem_types import BODY_TOO_LARGE, NOT_JSON
 from flows.http.problems import HttpProblem
 
@@ -61,6 +61,10 @@ def promise_id(request: HttpRequest, route_id: str) -> str:
     match = _KEY.fullmatch(header.strip())
     key = match[match.lastgroup or "bare"] if match else header
     check_id(key, "Idempotency-Key")
+    # Clients do not trust each other: one must not take the id of a call in the flow of another's key.
+    if is_like_a_call(key):
+        rule = f"{key!r} ends like the id of a call (.<number>): choose another ending"
+        raise InvalidInputError("Idempotency-Key", rule)
     if len(key) > (longest := MAX_ID - len(route_id) - 1):
         raise InvalidInputError("Idempotency-Key", f"must be at most {longest} characters long, not {len(key)}")
     return f"{route_id}:{key}"

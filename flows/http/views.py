@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 
@@ -12,6 +11,7 @@ from flows.domain.ids import MAX_CHILD_ID
 from flows.domain.promise import Promise
 from flows.http import problem_types
 from flows.http.problems import public_error
+from flows.operations import in_thread
 from flows.store import promises
 
 MAX_CHILDREN = 1000
@@ -21,7 +21,7 @@ MAX_ATTEMPTS = 100
 @require_safe
 async def promise_detail(request: HttpRequest, promise_id: str) -> JsonResponse:
     """Return one promise, with its first children and its last attempts. Times are as RFC 3339 has them."""
-    return JsonResponse(await sync_to_async(_promise)(promise_id), json_dumps_params={"ensure_ascii": False})
+    return JsonResponse(await in_thread(_promise)(promise_id), json_dumps_params={"ensure_ascii": False})
 
 
 @require_safe

@@ -55,6 +55,18 @@ SELECT parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_s
 FROM expired
 """
 
+# Nobody serves the group, for some seconds already; cleared by the next claim.
+UNSERVED = """
+UPDATE flows_promise SET note = 'no live node serves group ' || "group" || '; start a worker for its queue' FROM (
+    SELECT id FROM flows_promise p
+    WHERE p.phase = 'ready' AND p.note = '' AND p.ready_at < now() - %(lease)s AND NOT EXISTS (
+        SELECT FROM flows_node n, json_array_elements_text(n.groups) served
+        WHERE n.lease_until > now() AND served = p."group")
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS unserved WHERE flows_promise.id = unserved.id
+RETURNING "group"
+"""
+
 # Ready for longer than its last message should have taken: the wait doubles with each message sent, up to 32 sweeps, so
 # that a group without workers is not flooded.
 UNSENT = """
@@ -94,6 +106,11 @@ def recover(limit: int = 500, *, trusts_locks: bool = True) -> Recovered:
 def expire_due(limit: int = 1000) -> list[str]:
     """Settle timers and deadlines that are due; return the ids of the parents."""
     return [row["parent_id"] for row in rows(EXPIRE_DUE, limit=limit) if row["parent_id"]]
+
+
+def note_unserved(limit: int = 500) -> set[str]:
+    """Note on ready promises that no live node serves their group; return the groups."""
+    return {row["group"] for row in rows(UNSERVED, lease=settings.LEASE, limit=limit)}
 
 
 def unsent(groups: Sequence[str], limit: int = 10) -> list[ReadyRef]:

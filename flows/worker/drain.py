@@ -14,7 +14,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing f
 
 from flows import canvas
 from flows.domain.values import decode
-from flows.engine.decision import Decision, Failed, Rejected, Resolved
+from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside
 from flows.engine.registry import DurableFunction, registry
 from flows.store import claims
 from flows.store.claims import Claim
@@ -134,6 +134,8 @@ def _announce(task: "Task[Any, Any]", claim: Claim, decision: Decision) -> None:
                 sender=task, task_id=claim.invocation.id, exception=exception, args=(), kwargs={},
                 traceback=exception.__traceback__, einfo=None,
             )  # fmt: skip
+        case SetAside(note=note):
+            log.error("promise %s is set aside: %s", claim.invocation.id, note)
         case Failed(exception=exception, delay=delay):
             wait_s = delay.total_seconds()
             log.info("Task %s[%s] retry in %.1f s: %r", task.name, claim.invocation.id, wait_s, exception)

@@ -20,7 +20,7 @@ from flows.store.outcomes import Committed, Outcome
 from flows.worker import process, publish
 
 # A claim that has not begun after this long is given back: somebody else may have a free slot.
-PATIENCE_S = 0.020
+PATIENCE_S = 0.050
 
 
 class Ledger:

@@ -1,9 +1,12 @@
 """The sweep: finds what is due, lost, orphaned or past its deadline and sends it again. No node is special."""
 
+import logging
 from collections.abc import Sequence
 
 from flows import canvas
 from flows.store import joins, nodes, sweeps
+
+log = logging.getLogger(__name__)
 
 
 def sweep(node_id: int, groups: Sequence[str], *, trusts_locks: bool) -> None:
@@ -14,6 +17,8 @@ def sweep(node_id: int, groups: Sequence[str], *, trusts_locks: bool) -> None:
         woken = [*joins.join(parents), *joins.join_missed()]
         # What was lost with a process comes by its own message: it is not drained.
         canvas.send([*recovered.ready, *canvas.few_per_group(woken)])
+        for group in sorted(sweeps.note_unserved()):
+            log.warning("no live node serves group %s: its promises wait", group)
     # Only for groups that it serves: a group without workers gets no messages; a worker that comes finds its work here.
     unsent = sweeps.unsent(groups)
     if unsent:

@@ -5,6 +5,7 @@ and takes them again at once when PostgreSQL was restarted. It commits for threa
 """
 
 import logging
+import math
 import os
 import selectors
 import threading
@@ -44,6 +45,8 @@ class Watchdog:
         self._wanted: set[int] = set()
         self._held: set[int] = set()
         self._holds_on: object = None
+        self._looks_at = math.inf
+        self._is_away = False
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -66,7 +69,12 @@ class Watchdog:
         """Do what ``watched`` has to do when it is due."""
         with self._changed:
             self._watched.add(watched)
-        self._wake()
+            due_at = watched.due_at()
+            is_sooner = due_at is not None and due_at < self._looks_at
+            if due_at is not None and is_sooner:
+                self._looks_at = due_at
+        if is_sooner:
+            self._wake()
 
     def _wake(self) -> None:
         # A full pipe is full of wake-ups: one more changes nothing.
@@ -80,7 +88,9 @@ class Watchdog:
                 self._flush_due()
                 self._wait()
             except (DatabaseError, InterfaceError) as error:
-                log.warning("sessions are not held while PostgreSQL is away: %s", error)
+                if not self._is_away:
+                    log.warning("sessions are not held while PostgreSQL is away: %s", error)
+                self._is_away = True
                 self._reconnect()
             except Exception:  # the thread must live on: without it the process loses its claims
                 log.exception("the watchdog goes on after an error")
@@ -97,6 +107,7 @@ class Watchdog:
             self._hold(session)
         for session in self._held - wanted:
             self._release(session)
+        self._is_away = False
         with self._changed:
             self._held = wanted
             self._changed.notify_all()
@@ -109,14 +120,16 @@ class Watchdog:
                 watched.flush_due()
 
     def _wait(self) -> None:
-        due = [due_at for watched in self._all_watched() if (due_at := watched.due_at()) is not None]
+        with self._changed:
+            due = [due_at for watched in self._watched if (due_at := watched.due_at()) is not None]
+            self._looks_at = min(due, default=math.inf)
         if self._holds_on is not sql.connection().connection:  # it was lost and found in a flush
             return
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_read, selectors.EVENT_READ)
             if self._holds_on is not None:
                 selector.register(sql.connection().connection.fileno(), selectors.EVENT_READ)
-            ready = selector.select(max(0.0, min(due) - time.monotonic()) if due else None)
+            ready = selector.select(max(0.0, self._looks_at - time.monotonic()) if due else None)
         for key, _ in ready:
             if key.fd == self._wake_read:
                 os.read(self._wake_read, 4096)

@@ -70,7 +70,7 @@ def test_who_waits_holds_no_database_connection(ask, monkeypatch):
         held.append(await sync_to_async(lambda: connection.connection)())
 
     monkeypatch.setattr(Handle, "aresult", aresult)
-    connection.ensure_connection()
+    connection.close()
     assert ask("POST", "/await-chain").status_code == 200
     assert held == [None]
 

@@ -61,11 +61,11 @@ def test_a_suspended_promise_is_claimable_only_when_nothing_it_awaits_is_pending
     parent = claim()
     suspend(parent, call(parent, 0), call(parent, 1, Kind.RFI), awaits=("p.0",))
     assert claims.claim_named(NAMED, holder) == (None, None)
-    resolve(claim("p.0", "child"), '{"b":1,"a":1.0}')
+    resolve(claim("p.0", "child"), '{"b":1,"a":1e22,"c":-0.0}')
     resumed = claim()
     assert resumed.fence == 2
     first, second = resumed.invocation.checkpoints
-    assert (first.id, list(first.value.items()), first.is_awaited) == ("p.0", [("b", 1), ("a", 1.0)], True)
+    assert (first.id, repr(first.value), first.is_awaited) == ("p.0", "{'b': 1, 'a': 1e+22, 'c': -0.0}", True)
     assert (second.id, second.state, second.is_awaited) == ("p.1", "pending", False)
 
 

@@ -71,3 +71,13 @@ def test_a_node_whose_row_was_deleted_comes_back_under_its_id(holder):
     sql.rows("DELETE FROM flows_node")
     nodes.beat(holder.node_id, nodes.NodeInfo(name="node@test", groups=("g",), hostname="test", pid=1))
     assert sql.rows("SELECT id FROM flows_node") == [{"id": holder.node_id}]
+
+
+def test_what_waits_for_a_group_that_nobody_serves_says_so(start, holder):
+    start()
+    sql.rows("UPDATE flows_promise SET ready_at = now() - interval '1 minute'")
+    assert sweeps.note_unserved() == set()
+    expire_lease(holder)
+    assert sweeps.note_unserved() == {"g"}
+    assert promises.get("p").note == "no live node serves group g; start a worker for its queue"
+    assert sweeps.note_unserved() == set()

@@ -4,17 +4,14 @@ from flows.domain import ids
 from flows.domain.errors import InvalidInputError
 
 
-@pytest.mark.parametrize("good", ["a", "0", "order/15:x@y_z-1.2a", "x" * 255])
+@pytest.mark.parametrize("good", ["a", "0", "order/15:x@y_z-1.2", "x" * 255])
 def test_good_ids(good):
     assert ids.check_id(good) == good
 
 
-CHILDREN = ["a.0", "a.d0123456789abcdef"]
-
-
-@pytest.mark.parametrize("bad", ["", "-a", ".a", "a b", "a%", "ä", "a\n", "x" * 256, None, 7, *CHILDREN])
+@pytest.mark.parametrize("bad", ["", "-a", ".a", "a b", "a%", "ä", "a\n", "x" * 256, None, 7])
 def test_bad_ids_name_field_and_rule(bad):
-    with pytest.raises(InvalidInputError, match="^id: must|^id: .* must start|^id: .* ends like"):
+    with pytest.raises(InvalidInputError, match="^id: must|^id: .* must start"):
         ids.check_id(bad)
 
 
@@ -40,3 +37,9 @@ def test_detached_ids_are_deterministic_and_do_not_grow():
 def test_ids_that_grow_without_bound_are_refused():
     with pytest.raises(InvalidInputError, match="nested too deeply"):
         ids.child_id("x" * 999, 0)
+
+
+@pytest.mark.parametrize(("promise_id", "is_like"), [("a.0", True), ("a.b", False), ("a.0x", False), ("a0", False)])
+def test_ids_that_calls_might_have_are_known(promise_id, is_like):
+    assert ids.is_like_a_call(promise_id) is is_like
+    assert ids.is_like_a_call(ids.detached_id("root", "root", 0))
