@@ -8,8 +8,10 @@ from typing import Any
 from flows.domain import values
 from flows.domain.errors import AttemptFenced, MisuseError, NonDeterminismError
 from flows.domain.promise import describe_error
-from flows.engine.context import Context, Operation, Pending, StepFailed
+from flows.engine.context import Context
 from flows.engine.decision import Decision, Failed, Invocation, Journal, Rejected, Resolved, SetAside, Suspended
+from flows.engine.history import History
+from flows.engine.operation import Operation, Pending, StepFailed
 from flows.engine.registry import DurableFunction
 
 
@@ -19,10 +21,10 @@ def replay(durable_function: DurableFunction, invocation: Invocation, journal: J
     Calls that are new go to ``journal`` as they are made. Raises only ``AttemptFenced``, from the journal, and
     ``KeyboardInterrupt``.
     """
-    context = Context(invocation, journal, durable_function.retry)
+    history = History(invocation, journal, durable_function.retry)
     try:
-        value = _run(durable_function.function, context, invocation.args)
-        context.check_complete()
+        value = _run(durable_function.function, history)
+        history.check_complete()
         text = values.encode(value, "result")
     except Pending as pending:
         return Suspended(awaits=pending.awaits)
@@ -38,33 +40,33 @@ def replay(durable_function: DurableFunction, invocation: Invocation, journal: J
         # Negative: the pool ends this process. That is no outcome; the sweep finds the attempt lost.
         if isinstance(error.code, int) and error.code < 0:
             raise
-        return _after_error(error, context, invocation)
+        return _after_error(error, history)
     except BaseException as error:  # whatever else user code raises is the outcome of the attempt
-        return _after_error(error, context, invocation)
-    unfinished = context.unfinished()
+        return _after_error(error, history)
+    unfinished = history.unfinished()
     return Suspended(awaits=unfinished) if unfinished else Resolved(value=text)
 
 
-def _after_error(error: BaseException, context: Context, invocation: Invocation) -> Decision:
-    failures = invocation.failures + 1
-    delay = context.delay_after(error, failures, invocation.id)
+def _after_error(error: BaseException, history: History) -> Decision:
+    failures = history.invocation.failures + 1
+    delay = history.delay_after(error, failures, history.invocation.id)
     described = describe_error(error)
     if delay is not None:
         return Failed(error=described, exception=error, delay=delay, failures=failures)
-    unfinished = context.unfinished()
+    unfinished = history.unfinished()
     return Suspended(awaits=unfinished) if unfinished else Rejected(error=described, exception=error)
 
 
-def _run(function: Callable[..., Any], context: Context, args: list[Any]) -> Any:
-    result = function(context, *args)
+def _run(function: Callable[..., Any], history: History) -> Any:
+    result = function(Context(history), *history.invocation.args)
     if inspect.isgenerator(result) or inspect.iscoroutine(result):
-        return _drive(result, context)
+        return _drive(result, history)
     if inspect.isawaitable(result):
         raise MisuseError(f"{_name(function)} returned {_kind(result)}; make it an `async def` and await inside it")
     return result
 
 
-def _drive(body: Any, context: Context) -> Any:
+def _drive(body: Any, history: History) -> Any:
     """Run a generator or coroutine to its end, answering each operation that it yields."""
     answer: Callable[[], Any] = lambda: body.send(None)  # noqa: E731 - the next step, chosen by the last answer
     try:
@@ -78,13 +80,13 @@ def _drive(body: Any, context: Context) -> Any:
                 if "no running event loop" in str(error):
                     raise _foreign("an asyncio awaitable") from error
                 raise
-            answer = _answer(body, operation, context)
+            answer = _answer(body, operation, history)
     finally:
         _close(body)
 
 
-def _answer(body: Any, operation: object, context: Context) -> Callable[[], Any]:
-    if not isinstance(operation, Operation) or operation.context is not context:
+def _answer(body: Any, operation: object, history: History) -> Callable[[], Any]:
+    if not isinstance(operation, Operation) or operation.history is not history:
         return lambda: body.throw(_foreign(_kind(operation)))
     try:
         value = operation.advance()
