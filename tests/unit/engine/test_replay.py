@@ -323,6 +323,14 @@ def test_system_exit_in_user_code_is_a_failure_like_any_other():
     assert isinstance(Flow(function).attempt(), Failed)
 
 
+def test_the_pool_ending_its_process_is_no_outcome():
+    def function(ctx):
+        raise SystemExit(-241)  # what billiard raises on SIGTERM
+
+    with pytest.raises(SystemExit):
+        Flow(function).attempt()
+
+
 class Unprintable(Exception):
     def __str__(self):
         raise RuntimeError
