@@ -25,7 +25,7 @@ from flows.engine.registry import durable
 
 if TYPE_CHECKING:
     from flows.handle import Handle
-    from flows.operations import abegin_rpc, begin_rpc, cancel, get, rpc
+    from flows.operations import abegin_rpc, begin_rpc, cancel, get, retry, rpc
 
 __all__ = [
     "Constant",
@@ -54,6 +54,7 @@ __all__ = [
     "cancel",
     "durable",
     "get",
+    "retry",
     "rpc",
 ]
 

@@ -88,6 +88,18 @@ def cancel(promise_id: str) -> int:
     return count
 
 
+def retry(promise_id: str) -> bool:
+    """Run a pending promise now that was set aside or waits for its next attempt; its finished calls are kept.
+
+    Return False if it does neither: it is settled, runs, or waits for its calls. Raises ``PromiseNotFound``.
+    """
+    promises.get(promise_id)
+    ready = promises.retry(promise_id)
+    if ready is not None:
+        transaction.on_commit(lambda: _send(ready), using=settings.DATABASE)
+    return ready is not None
+
+
 def _send(ready: ReadyRef) -> None:
     canvas.send([ready])
 

@@ -18,8 +18,8 @@ from flows.engine.registry import DurableFunction
 def replay(durable_function: DurableFunction, invocation: Invocation, journal: Journal) -> Decision:
     """Run one attempt of ``durable_function``.
 
-    Calls that are new go to ``journal`` as they are made. Raises only ``AttemptFenced``, from the journal, and what ends
-    the process: ``KeyboardInterrupt``, and the ``SystemExit`` of a pool that stops it.
+    Calls that are new go to ``journal`` as they are made. Raises only ``AttemptFenced``, from the journal, and what
+    ends the process: ``KeyboardInterrupt``, and the ``SystemExit`` of a pool that stops it.
     """
     history = History(invocation, journal, durable_function.retry)
     try:

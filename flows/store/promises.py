@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.domain.errors import PromiseConflict, PromiseNotFound
 from flows.domain.promise import Kind, Phase, Promise, State
+from flows.store.claims import ReadyRef
 from flows.store.sql import repeatable_rows, rows, type_of_row
 
 # Inserts the root, or finds the promise that has its id. A row that another transaction inserted meanwhile is in
@@ -51,6 +52,14 @@ ORDER BY fence DESC LIMIT %(limit)s
 """
 
 NOTE = """UPDATE flows_promise SET note = %(note)s WHERE id = %(id)s AND state = 'pending'"""
+
+
+# For what was set aside, once the right code runs, and for what waits for its next attempt.
+RETRY = """
+UPDATE flows_promise SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0, note = ''
+WHERE id = %(id)s AND state = 'pending' AND (phase = 'aside' OR (phase = 'ready' AND ready_at > now()))
+RETURNING id, "group", function
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +132,12 @@ def children(promise_id: str, limit: int) -> list[str]:
 def attempts(promise_id: str, limit: int = 1000) -> list[type_of_row]:
     """Return the last attempts, the running one at the end: fence, node, pid, outcome, error, started_at, ended_at."""
     return repeatable_rows(ATTEMPTS, id=promise_id, limit=limit)[::-1]
+
+
+def retry(promise_id: str) -> ReadyRef | None:
+    """Make a promise ready that was set aside or waits for its next attempt; None if it does neither."""
+    found = rows(RETRY, id=promise_id)
+    return ReadyRef(id=found[0]["id"], group=found[0]["group"], function=found[0]["function"]) if found else None
 
 
 def note(promise_id: str, reason: str) -> None:

@@ -4,9 +4,11 @@ import pytest
 from django.db import transaction
 
 import flows
-from flows.domain.promise import Kind
+from flows.domain.promise import Kind, State
+from flows.engine.decision import SetAside
 from flows.models import Promise
-from flows.store import promises
+from flows.store import outcomes, promises
+from flows.store.outcomes import Outcome
 from tests.integration.conftest import call, resolve, suspend
 
 TARGET = "poll://any@service-a"
@@ -120,3 +122,17 @@ def test_cancel_takes_the_tree_and_leaves_what_is_detached(start, claim, queue_l
     assert resolve(child) is None
     with pytest.raises(flows.PromiseCanceled):
         flows.Handle("p").result(timeout=5)
+
+
+def test_what_was_set_aside_can_be_taken_up_again_with_its_finished_calls(start, claim, queue_length):
+    start()
+    first = claim()
+    step = call(first, 0, Kind.RUN, state=State.RESOLVED, value="7")
+    outcomes.commit([Outcome(claim=first, calls=(step,), decision=SetAside(note="the code changed"))])
+    assert flows.retry("p")
+    assert not flows.retry("p")
+    again = claim()
+    assert again.invocation.checkpoints[0].value == 7
+    assert promises.get("p").note == ""
+    resolve(again)
+    assert not flows.retry("p")
