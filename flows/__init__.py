@@ -61,10 +61,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # These reach the database and Celery, which need Django's settings: loaded when first asked for.
-    if name == "Handle":
-        from flows.handle import Handle
-
-        return Handle
     if name in __all__:
         from flows import operations
 

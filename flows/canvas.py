@@ -65,14 +65,13 @@ def signature(ready: ReadyRef) -> Hint:
 
 
 def send(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
-    """Send a message for each, in order, until one fails; return those that were sent."""
+    """Send a message for each; return those that were sent."""
     sent = []
     for each in ready:
         message = signature(each)
         message.apply_async()
-        if not message.is_sent:
-            break
-        sent.append(each)
+        if message.is_sent:
+            sent.append(each)
     return sent
 
 

@@ -9,7 +9,7 @@ import os
 import selectors
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -115,29 +115,32 @@ class Listener:
             while notify := connection.pgconn.notifies():
                 self._notified.add(notify.extra.decode())
 
-    def _to_look_at(self, *, everything: bool) -> list[str]:
+    def _to_look_at(self, *, everything: bool) -> dict[str, set[Future[Promise]]]:
         with self._lock:
             wanted = set(self._waiting) if everything else self._waiting.keys() & (self._new | self._notified)
             self._new.clear()
             self._notified.clear()
-            return list(wanted)
+            return {promise_id: set(self._waiting[promise_id]) for promise_id in wanted}
 
-    def _deliver(self, promise_ids: Iterable[str]) -> None:
-        wanted = set(promise_ids)
-        if not wanted:
+    def _deliver(self, callers: dict[str, set[Future[Promise]]]) -> None:
+        """Answer ``callers``, who were there before the promises are read; those who come later are looked at next."""
+        if not callers:
             return
-        for promise in promises.get_many(wanted):
-            wanted.discard(promise.id)
+        for promise in promises.get_many(callers):
+            futures = callers.pop(promise.id)
             if promise.is_settled:
-                for future in self._take(promise.id):
+                for future in self._take(promise.id, futures):
                     future.set_result(promise)
-        for promise_id in wanted:
-            for future in self._take(promise_id):
+        for promise_id, futures in callers.items():
+            for future in self._take(promise_id, futures):
                 future.set_exception(PromiseNotFound(f"there is no promise {promise_id!r}"))
 
-    def _take(self, promise_id: str) -> list[Future[Promise]]:
+    def _take(self, promise_id: str, futures: set[Future[Promise]]) -> list[Future[Promise]]:
         with self._lock:
-            futures = self._waiting.pop(promise_id, set())
+            waiting = self._waiting.get(promise_id, set())
+            waiting -= futures
+            if not waiting:
+                self._waiting.pop(promise_id, None)
             # False for one that its caller canceled meanwhile.
             return [future for future in futures if future.set_running_or_notify_cancel()]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -11,6 +10,7 @@ from django.db import transaction
 from flows import canvas
 from flows.conf import settings
 from flows.domain import ids, values
+from flows.domain.durations import Duration, to_timeout
 from flows.domain.errors import InvalidInputError
 from flows.domain.promise import Promise
 from flows.engine.registry import DurableFunction, registry
@@ -29,13 +29,13 @@ def begin_rpc(
     function: str | DurableFunction,
     *args: Any,
     target: str | None = None,
-    timeout: timedelta | None = None,
+    timeout: Duration | None = None,
 ) -> Handle:
     """Start a durable function under ``promise_id``, or find the flow that was started under it before.
 
     Inside ``transaction.atomic()`` the flow starts if and only if that transaction commits. ``target`` is
-    ``poll://any@<group>`` or the group's name; it may be left out if ``function`` is the function itself. ``timeout``
-    is the time until the promise's deadline (default: the function's, or the TIMEOUT setting).
+    ``poll://any@<group>`` or the group's name; it may be left out if ``function`` is the function itself. ``timeout``,
+    in seconds or a timedelta, is the time until the deadline (default: the function's, or the TIMEOUT setting).
 
     Raises ``InvalidInputError`` for an input that breaks a rule, ``PromiseConflict`` if the id belongs to another call;
     nothing is written then. A broker that is away is no error: the message is sent later.
@@ -65,7 +65,7 @@ def rpc(
     function: str | DurableFunction,
     *args: Any,
     target: str | None = None,
-    timeout: timedelta | None = None,
+    timeout: Duration | None = None,
 ) -> Any:
     """Start a durable function, or find it, and wait for its value; arguments and errors as for ``begin_rpc``."""
     return begin_rpc(promise_id, function, *args, target=target, timeout=timeout).result()
@@ -109,15 +109,13 @@ def _start(
     function: str | DurableFunction,
     args: Sequence[Any],
     target: str | None,
-    timeout: timedelta | None,
+    timeout: Duration | None,
 ) -> Start:
     known, group, name = _resolve(function, target)
     if known is not None:
         known.check_args(args)
         timeout = timeout if timeout is not None else known.timeout
-    timeout = timeout if timeout is not None else settings.TIMEOUT
-    if timeout <= timedelta(0):
-        raise InvalidInputError("timeout", f"must be positive, and is {timeout.total_seconds()} s")
+    timeout = to_timeout(timeout if timeout is not None else settings.TIMEOUT)
     return Start(
         id=ids.check_id(promise_id),
         group=group,

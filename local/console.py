@@ -17,7 +17,7 @@ LOOK_S = 0.1
 
 
 class Console:
-    """Follows log files, in a thread, until the `with` block is left."""
+    """Follows log files from their end, in a thread, until the `with` block is left."""
 
     def __init__(self, logs: dict[str, Path], output: TextIO = sys.stdout) -> None:
         self._logs = logs
@@ -37,6 +37,8 @@ class Console:
     def _follow(self) -> None:
         with ExitStack() as stack:
             files = {name: stack.enter_context(path.open("rb")) for name, path in self._logs.items()}
+            for file in files.values():
+                file.seek(0, io.SEEK_END)
             is_last = False
             while not is_last:
                 is_last = self._done.wait(LOOK_S)

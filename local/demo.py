@@ -30,11 +30,16 @@ class Unexpected(Exception):
 
 def main() -> int:
     started_at = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         # Promises are for ever, and the routes' ids are fixed: a second run would only find the first one's answers.
         shutil.rmtree(FOLDER, ignore_errors=True)
         with Servers.start(FOLDER) as servers:
             _run(servers)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
     except (ServerError, StackError, Unexpected) as error:
         print(f"\nThe demonstration failed: {error}", file=sys.stderr)
         return 1

@@ -26,11 +26,12 @@ Ctrl-C stops everything.
 
 
 def main(arguments: list[str]) -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         _run(_counts(arguments))
     except KeyboardInterrupt:
+        print("Everything is stopped.")
         return 0
     except (ServerError, StackError) as error:
         print(error, file=sys.stderr)
@@ -45,10 +46,11 @@ def _run(counts: dict[str, int]) -> None:
         stack.migrate()
         login = _ensure_superuser(stack)
         print(f"Starting {', '.join(stack.names)}", flush=True)
-        with Console(stack.logs()), stack:
+        with stack:
             stack.wait_ready()
             print(_locations(stack, login), flush=True)
-            threading.Event().wait()
+            with Console(stack.logs()):
+                threading.Event().wait()
 
 
 def _ensure_superuser(stack: Stack) -> str:

@@ -1,11 +1,11 @@
 """What a durable function may ask for: its first parameter."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from flows.domain import ids, values
-from flows.domain.errors import InvalidInputError, MisuseError
+from flows.domain.durations import Duration, to_duration, to_timeout
+from flows.domain.errors import MisuseError
 from flows.domain.promise import Kind
 from flows.engine.decision import Call
 from flows.engine.history import History
@@ -33,7 +33,7 @@ class Context:
         return self._history.invocation.attempt
 
     def rpc(
-        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: timedelta | None = None
+        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: Duration | None = None
     ) -> Operation:
         """Call a durable function and wait for its value.
 
@@ -44,13 +44,13 @@ class Context:
         return PromiseOperation(self._history, self._call(Kind.RPC, function, args, target, timeout))
 
     def rfi(
-        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: timedelta | None = None
+        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: Duration | None = None
     ) -> Operation:
         """Start a durable function and get a ``Future`` to wait for later. Arguments as for ``rpc``."""
         return Invoke(self._history, self._call(Kind.RFI, function, args, target, timeout))
 
     def detached(
-        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: timedelta | None = None
+        self, function: str | DurableFunction, *args: Any, target: str | None = None, timeout: Duration | None = None
     ) -> Operation:
         """Start a durable function that nobody waits for and get the id of its promise. Arguments as for ``rpc``."""
         return Detached(self._history, self._call(Kind.DETACHED, function, args, target, timeout))
@@ -74,11 +74,9 @@ class Context:
         )
         return Run(self._history, call, function, args)
 
-    def sleep(self, duration: float | timedelta) -> Operation:
+    def sleep(self, duration: Duration) -> Operation:
         """Wait for ``duration`` (seconds or timedelta) from now without holding a worker."""
-        wait = duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
-        if wait < timedelta(0):
-            raise InvalidInputError("duration", f"must not be negative, and is {wait.total_seconds()} s")
+        wait = to_duration(duration)
         position = self._history.next_position()
         text = values.encode([wait.total_seconds()], "duration")
         call = Call(
@@ -112,7 +110,7 @@ class Context:
         function: str | DurableFunction,
         args: tuple[Any, ...],
         target: str | None,
-        timeout: timedelta | None,
+        timeout: Duration | None,
     ) -> Call:
         if isinstance(function, DurableFunction):
             name, group = function.name, function.group
@@ -124,8 +122,6 @@ class Context:
         if known := registry.find(group, name):
             known.check_args(args)
             timeout = timeout if timeout is not None else known.timeout
-        if timeout is not None and timeout <= timedelta(0):
-            raise InvalidInputError("timeout", f"must be positive, and is {timeout.total_seconds()} s")
         text = values.encode(list(args), "args")
         position = self._history.next_position()
         invocation = self._history.invocation
@@ -141,5 +137,5 @@ class Context:
             function=name,
             args=text,
             digest=values.digest(args),
-            timeout=timeout,
+            timeout=to_timeout(timeout) if timeout is not None else None,
         )

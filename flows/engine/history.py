@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from flows.domain.durations import to_duration
 from flows.domain.errors import InvalidInputError, MisuseError, NonDeterminismError, PromiseFailed
 from flows.domain.promise import Kind, State
 from flows.domain.retry import RetryPolicy
@@ -13,8 +14,8 @@ class History:
 
     def __init__(self, invocation: Invocation, journal: Journal, policy: RetryPolicy) -> None:
         self.invocation = invocation
-        # Labels of operations that were made and not awaited yet, by position.
-        self.unused: dict[int, str] = {}
+        # What was made and not awaited yet.
+        self.unused: dict[object, str] = {}
         self._journal = journal
         self._policy = policy
         self._checkpoints = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
@@ -50,7 +51,8 @@ class History:
         # A failed promise, or wrong use, would replay to the same failure.
         if isinstance(error, PromiseFailed | MisuseError | InvalidInputError):
             return None
-        return self._policy.delay(failures, promise_id)
+        delay = self._policy.delay(failures, promise_id)
+        return None if delay is None else to_duration(delay, "retry")
 
     def unfinished(self) -> tuple[str, ...]:
         """Return the ids of the pending children that the function must outlive; detached ones are exempt."""

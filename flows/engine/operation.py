@@ -72,12 +72,12 @@ class PromiseOperation(Operation):
         self.call = call
         self.checkpoint: Checkpoint | None = None
         self._is_started = False
-        history.unused[call.position] = self.label
+        history.unused[self] = self.label
 
     def start(self) -> None:
         if not self._is_started:
             self._is_started = True
-            self.history.unused.pop(self.call.position, None)
+            self.history.unused.pop(self, None)
             self.checkpoint = self.history.recall(self.call)
             self.begin()
 
@@ -152,7 +152,7 @@ class Run(PromiseOperation):
             self._fail(error)
         else:
             self._value = values.decode(text)
-            self._record(state=State.RESOLVED, value=text)
+            self._record(state=State.RESOLVED, value=text, failures=self.checkpoint.failures if self.checkpoint else 0)
 
     def pending(self) -> tuple[str, ...]:
         return ()
@@ -184,8 +184,12 @@ class Gather(Operation):
     def __init__(self, history: History, operations: tuple[Operation, ...]) -> None:
         super().__init__(history, "ctx.gather(…)")
         self._operations = operations
+        for operation in operations:
+            history.unused.pop(operation, None)
+        history.unused[self] = self.label
 
     def start(self) -> None:
+        self.history.unused.pop(self, None)
         for operation in self._operations:
             operation.start()
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from flows.domain import ids, retry
+from flows.domain.durations import Duration, to_timeout
 from flows.domain.errors import InvalidInputError, RegistrationError, UnknownFunctionError
 
 
@@ -88,7 +89,7 @@ def durable(
     group: str,
     name: str | None = None,
     retry: retry.RetryPolicy = retry.DEFAULT,
-    timeout: timedelta | None = None,
+    timeout: Duration | None = None,
     **celery_options: Any,
 ) -> Callable[[Callable[..., Any]], DurableFunction]:
     """Register a function, a generator or an ``async def`` for ``group``; its first parameter is the ``Context``.
@@ -104,7 +105,7 @@ def durable(
             name=ids.check_function(name or function.__name__, "name"),
             function=function,
             retry=retry,
-            timeout=timeout,
+            timeout=to_timeout(timeout) if timeout is not None else None,
             celery_options=celery_options,
         )
         registry.add(durable_function)

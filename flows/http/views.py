@@ -6,8 +6,6 @@ from typing import Any
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 
-from flows.domain.errors import PromiseNotFound
-from flows.domain.ids import MAX_CHILD_ID
 from flows.domain.promise import Promise
 from flows.http import problem_types
 from flows.http.problems import public_error
@@ -36,8 +34,6 @@ async def problem_type(request: HttpRequest, slug: str) -> JsonResponse:
 
 
 def _promise(promise_id: str) -> dict[str, Any]:
-    if len(promise_id) > MAX_CHILD_ID or "\x00" in promise_id:
-        raise PromiseNotFound
     promise = promises.get(promise_id)
     attempts = promises.attempts(promise_id, MAX_ATTEMPTS + 1)
     children = promises.children(promise_id, MAX_CHILDREN + 1)

@@ -40,9 +40,9 @@ WITH outcome AS (
         o.node, o.session, o.outcome, o.error
 ), call AS (
     SELECT c.*, held.root_id, held.deadline_at AS limit_at FROM json_to_recordset(%(calls)s::json) AS c(id text,
-        parent_id text, "position" int, kind text, "group" text, function text, args text, digest text, timeout float8,
-        state text, value text, error json, failures int, continuation text, is_known bool)
-    JOIN held ON held.id = c.parent_id
+        parent_id text, fence bigint, "position" int, kind text, "group" text, function text, args text, digest text,
+        timeout float8, state text, value text, error json, failures int, continuation text, is_known bool)
+    JOIN held ON held.id = c.parent_id AND held.fence = c.fence
 ), born AS (
     INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", function, args, digest, state, value,
         error, failures, continuation, phase, ready_at, sent_at, deadline_at, settled_at, note, fence, losses, sends)
@@ -62,8 +62,9 @@ WITH outcome AS (
     FROM call c WHERE c.is_known AND p.id = c.id AND p.state = 'pending'
 ), awaited AS (
     UPDATE flows_promise p SET continuation = a.continuation
-    FROM json_to_recordset(%(awaited)s::json) AS a(id text, parent_id text, continuation text)
-    JOIN held ON held.id = a.parent_id
+    FROM json_to_recordset(%(awaited)s::json) AS a(id text, parent_id text, fence bigint,
+        continuation text)
+    JOIN held ON held.id = a.parent_id AND held.fence = a.fence
     WHERE p.id = a.id AND p.state = 'pending'
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, error, started_at)
@@ -199,6 +200,7 @@ def _call_rows(outcome: Outcome) -> Iterable[type_of_row]:
         yield {
             "id": call.id,
             "parent_id": outcome.claim.invocation.id,
+            "fence": outcome.claim.fence,
             "position": call.position,
             "kind": call.kind,
             "group": call.group,
@@ -218,7 +220,12 @@ def _call_rows(outcome: Outcome) -> Iterable[type_of_row]:
 def _awaited_rows(outcome: Outcome) -> Iterable[type_of_row]:
     parent_id = outcome.claim.invocation.id
     for promise_id in outcome.awaited_earlier:
-        yield {"id": promise_id, "parent_id": parent_id, "continuation": outcome.continuation}
+        yield {
+            "id": promise_id,
+            "parent_id": parent_id,
+            "fence": outcome.claim.fence,
+            "continuation": outcome.continuation,
+        }
 
 
 def _timeout(call: Call) -> timedelta:

@@ -28,7 +28,7 @@ WITH alive AS MATERIALIZED (
         state = CASE WHEN is_poison THEN 'rejected' ELSE 'pending' END,
         settled_at = CASE WHEN is_poison THEN clock_timestamp() END,
         error = CASE WHEN is_poison THEN json_build_object('type', 'WorkerLost', 'message', (p.losses + 1)
-            || ' attempts ended with the death of their process', 'traceback', '', 'cause', NULL) ELSE p.error END
+            || ' attempts in a row ended without an outcome', 'traceback', '', 'cause', NULL) ELSE p.error END
     FROM lost WHERE p.id = lost.id
     RETURNING p.id, p.parent_id, p.kind, p."group", p.function, p.state
 ), attempt AS (

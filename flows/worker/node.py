@@ -22,7 +22,7 @@ from flows.worker.sweep import sweep
 log = logging.getLogger(__name__)
 
 # A sweep that has just connected again has seen PostgreSQL restart, perhaps: all processes need a moment to take their
-# locks again. Watchdogs try every 0.1 s.
+# locks again. Watchdogs try every 0.1 s, or are in a commit that is tried every 0.5 s.
 LOCKS_RETURN_S = 1.5
 
 
@@ -58,7 +58,7 @@ class Node(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         """Start to beat and to sweep, each in a thread: a sweep may have to wait for the broker, a beat must not."""
         signals.worker_shutdown.connect(self._end, weak=False)
-        self._start_thread("flows-beat", self._beat)
+        self._beating = self._start_thread("flows-beat", self._beat)
         self._start_thread("flows-sweep", lambda: self._sweep(worker))
 
     def stop(self, worker: Any) -> None:
@@ -69,8 +69,10 @@ class Node(bootsteps.StartStopStep):
         """As ``stop``: a cold shutdown, too, begins no further attempt."""
         self.stop(worker)
 
-    def _start_thread(self, name: str, act: Callable[[], None]) -> None:
-        threading.Thread(target=self._repeat, args=(name, act), name=name, daemon=True).start()
+    def _start_thread(self, name: str, act: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._repeat, args=(name, act), name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _repeat(self, name: str, act: Callable[[], None]) -> None:
         while not self._ended.wait(settings.SWEEP_EVERY.total_seconds()):
@@ -94,6 +96,8 @@ class Node(bootsteps.StartStopStep):
 
     def _end(self, **_: Any) -> None:
         self._ended.set()
+        # A beat that is under way would make the node live again.
+        self._beating.join(timeout=LOCKS_RETURN_S)
         try:
             nodes.stop(self._node_id)
         except (DatabaseError, InterfaceError) as error:

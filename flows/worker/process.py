@@ -94,7 +94,8 @@ def _watchdog() -> Watchdog:
 
 
 def _hold(session: int) -> None:
-    nodes.hold_session_lock(_node_id or 0, session)
+    if not nodes.hold_session_lock(_node_id or 0, session):
+        raise RuntimeError(f"the lock of session {session} is held by something else, exclusively")
 
 
 def _release(session: int) -> None:

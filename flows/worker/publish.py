@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _LOCAL_KINDS = (Kind.RUN, Kind.TIMER)
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 0.5
 
 
 def persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
@@ -35,6 +35,8 @@ def persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
             return _persist_one_by_one(batch, error)
         except (DatabaseError, InterfaceError) as error:
             log.warning("%d outcomes wait for PostgreSQL: %s", len(batch), error)
+        except Exception as error:  # one outcome that cannot be written must not hold up the others
+            return _persist_one_by_one(batch, error)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -60,7 +62,7 @@ def _persist_one_by_one(batch: Sequence[Outcome], error: Exception) -> dict[str,
     if isinstance(batch[0].decision, SetAside):
         raise error
     # What it made cannot be written; nothing was. Somebody must look at it.
-    log.error("promise %s is set aside: %s", batch[0].claim.invocation.id, error)
+    log.error("promise %s is set aside: %s", batch[0].claim.invocation.id, error, exc_info=error)
     return persist([replace(batch[0], calls=(), decision=SetAside(note=f"its outcome cannot be written: {error}"))])
 
 

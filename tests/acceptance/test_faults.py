@@ -41,9 +41,12 @@ def test_a_flow_outlives_the_process_that_runs_it(gateway, query, slow_bar, key,
     assert [row["outcome"] for row in query(OUTCOMES, id=f"{bar}.0")] == ["resolved"]
 
 
-def test_a_flow_goes_on_without_the_gateway_that_started_it(gateway, stack, slow_bar, key):
+def test_a_flow_goes_on_without_the_gateway_that_started_it(gateway, query, stack, slow_bar, key):
     headers = {"Idempotency-Key": key()}
     gateway.post("/await-chain", headers=headers | {"Prefer": "respond-async"})
     stack.kill("gateway")
+    state = "SELECT state FROM flows_promise WHERE id = %(id)s"
+    root = f"await-chain:{headers['Idempotency-Key']}"
+    wait_until(lambda: query(state, id=root) == [{"state": "resolved"}])
     stack.wait_ready()
     assert gateway.post("/await-chain", headers=headers).json() == {"message": 3}

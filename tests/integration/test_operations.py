@@ -1,14 +1,20 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from celery.signals import task_revoked
 from django.db import transaction
 
 import flows
 from flows.domain.promise import Kind, State
 from flows.engine.decision import SetAside
+from flows.listener import listener
 from flows.models import Promise
 from flows.store import outcomes, promises
 from flows.store.outcomes import Outcome
+from tests.acceptance.conftest import wait_until
 from tests.integration.conftest import call, resolve, suspend
 
 TARGET = "poll://any@service-a"
@@ -63,6 +69,7 @@ def test_a_broker_that_is_away_fails_no_start(transactional_db, queue_length, se
         ({"target": "poll://uni@service-a/1"}, "target"),
         ({"target": None}, "target"),
         ({"timeout": timedelta(0)}, "timeout"),
+        ({"timeout": timedelta.max}, "timeout"),
     ],
     ids=str,
 )
@@ -102,11 +109,36 @@ def test_waiting_inside_a_transaction_is_refused(transactional_db, queue_length)
         begin().result()
 
 
-def test_a_result_is_delivered_to_all_who_wait(start, claim):
+def test_all_who_wait_are_told_by_the_settling_transaction(start, claim, settings):
+    settings.FLOWS = settings.FLOWS | {"POLL_EVERY": timedelta(hours=1)}
     start()
-    handles = [flows.Handle("p") for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        results = [pool.submit(flows.Handle("p").result, 10) for _ in range(3)]
+        wait_until(lambda: len(listener()._waiting.get("p", ())) == 3 and not listener()._new)
+        resolve(claim(), '{"a":1}')
+        assert [result.result() for result in results] == [{"a": 1}] * 3
+
+
+def test_a_coroutine_waits_too(start, claim):
+    start()
     resolve(claim(), '{"a":1}')
-    assert [handle.result(timeout=5) for handle in handles] == [{"a": 1}] * 3
+    assert asyncio.run(flows.Handle("p").aresult(timeout=5)) == {"a": 1}
+
+
+def test_cancel_wakes_the_parent(start, claim, queue_length):
+    start()
+    parent = claim()
+    suspend(parent, call(parent, 0))
+    assert flows.cancel("p.0") == 1
+    assert promises.get("p").phase == "ready"
+
+
+@pytest.mark.parametrize(("expired", "state"), [(False, "canceled"), (True, "pending")])
+def test_a_revoked_task_is_a_canceled_promise_and_an_expired_message_is_not(start, queue_length, expired, state):
+    start()
+    request = SimpleNamespace(id="p")
+    task_revoked.send(sender=None, request=request, terminated=False, signum=None, expired=expired)
+    assert promises.get("p").state == state
 
 
 def test_cancel_takes_the_tree_and_leaves_what_is_detached(start, claim, queue_length):

@@ -37,7 +37,7 @@ def test_a_promise_that_keeps_killing_its_workers_is_rejected(start, claim, hold
         sweeps.recover()
     promise = promises.get("p")
     assert promise.state is State.REJECTED
-    assert (promise.error or {})["message"] == "5 attempts ended with the death of their process"
+    assert (promise.error or {})["message"] == "5 attempts in a row ended without an outcome"
 
 
 def test_due_timers_resolve_and_due_deadlines_time_out(start, claim):

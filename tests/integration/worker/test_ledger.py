@@ -4,7 +4,8 @@ import pytest
 from django.db import connection, transaction
 
 from flows.domain.errors import AttemptFenced, MisuseError
-from flows.engine.decision import Resolved
+from flows.domain.promise import Kind
+from flows.engine.decision import Failed, Resolved, Suspended
 from flows.store import promises, sql
 from flows.worker.ledger import Ledger
 from tests.acceptance.conftest import wait_until
@@ -112,3 +113,42 @@ def test_claims_that_wait_too_long_are_given_back(start, claim, ledger):
     wait_until(lambda: promises.get("q").phase == "ready", within_s=5)
     assert ledger.begin_next() is None
     assert promises.get("p").phase == "claimed"
+
+
+def test_a_child_that_settled_before_its_parent_was_suspended_is_not_missed(start, claim, ledger):
+    start()
+    parent = claim()
+    ledger.begin(parent)
+    ledger.record(call(parent, 0, Kind.RFI))
+    ledger.flush()
+    other = Ledger()
+    other.begin(claim("p.0", "child"))
+    other.finish(Resolved(value="1"), celery_continues=False)
+    ledger.finish(Suspended(awaits=("p.0",)), celery_continues=False)
+    assert promises.get("p").phase == "ready"
+
+
+def test_an_outcome_that_cannot_be_written_does_not_hold_up_others(start, claim, ledger):
+    start("p")
+    start("q")
+    ledger.begin(claim("p"))
+    ledger.defer(Failed(error={}, exception=ValueError(), delay="soon", failures=1))  # type: ignore[arg-type]  # wrong
+    ledger.begin(claim("q"))
+    ledger.finish(Resolved(value="1"), celery_continues=False)
+    assert promises.get("q").value == 1
+    assert promises.get("p").phase == "aside"
+
+
+def test_an_attempt_whose_calls_cannot_be_written_is_set_aside_alone(start, claim, ledger):
+    for promise_id in ("p", "p.0", "q"):
+        start(promise_id)
+    ledger.begin(claim("q"))
+    ledger.defer(Resolved(value="1"))
+    parent = claim("p")
+    ledger.begin(parent)
+    ledger.record(call(parent, 0))
+    ledger.finish(Suspended(awaits=("p.0",)), celery_continues=False)
+    assert promises.get("q").value == 1
+    assert promises.get("p").phase == "aside"
+    assert "its outcome cannot be written" in promises.get("p").note
+    assert promises.get("p.0").parent_id is None

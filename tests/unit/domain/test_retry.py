@@ -1,5 +1,8 @@
 from datetime import timedelta
 
+import pytest
+
+from flows.domain.errors import InvalidInputError
 from flows.domain.retry import Constant, Exponential, Never
 
 SECOND = timedelta(seconds=1)
@@ -28,3 +31,16 @@ def test_waits_that_no_clock_can_hold_are_the_maximum():
         wait = policy.delay(5_000, "p")
         assert wait is not None
         assert wait <= timedelta(seconds=72)
+
+
+def test_waits_may_be_seconds():
+    assert Constant(0.5).delay(1, "p") == SECOND / 2
+    assert (Exponential(initial=2, maximum=3).delay(9, "p") or SECOND) >= 3 * SECOND
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Constant(-1), lambda: Exponential(initial=float("nan")), lambda: Exponential(maximum=-1)]
+)
+def test_waits_that_are_none_are_refused_at_once(make):
+    with pytest.raises(InvalidInputError, match="must be"):
+        make()

@@ -364,3 +364,23 @@ def test_clean_up_that_raises_does_not_hide_a_suspension():
             raise ValueError
 
     assert Flow(function).attempt() == Suspended(awaits=("p.0",))
+
+
+@pytest.mark.parametrize("duration", [-1, math.inf, math.nan, "5", None], ids=str)
+def test_a_sleep_that_nobody_can_wait_for_is_refused(duration):
+    decision = Flow(lambda ctx: ctx.sleep(duration)).attempt()
+    assert isinstance(decision, Rejected)
+    assert decision.error["message"].startswith("duration: must be")
+
+
+def test_a_gather_that_is_never_awaited_is_rejected():
+    def function(ctx):
+        future = yield from ctx.rfi("child")
+        ctx.gather(future)
+
+    flow = Flow(function)
+    flow.attempt()
+    flow.settle("p.0", 1)
+    decision = flow.attempt()
+    assert isinstance(decision, Rejected)
+    assert "write `yield from ctx.gather(…)`" in decision.error["message"]

@@ -2,7 +2,7 @@ import json
 import logging
 from typing import Any
 
-import psycopg_pool
+import psycopg
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import RequestDataTooBig
@@ -56,7 +56,7 @@ def body(response):
         (ResultTimeout(), "still-pending", 503),
         (OperationalError(), "database-away", 503),
         (InterfaceError(), "database-away", 503),
-        (psycopg_pool.PoolTimeout(), "database-away", 503),
+        (psycopg.OperationalError(), "database-away", 503),
         (RequestDataTooBig(), "body-too-large", 413),
     ],
     ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else str(value),
