@@ -81,7 +81,7 @@ def test_stop_kills_what_does_not_listen(make_stack: Callable[..., Stack], monke
     (pid,) = stack.pids("stubborn")
     children = psutil.Process(pid).children()
     stack.stop()
-    assert not any(is_alive(process) for process in (pid, *(child.pid for child in children)))
+    wait_until(lambda: not any(is_alive(process) for process in (pid, *(child.pid for child in children))))
 
 
 def test_process_that_cannot_live_is_reported_with_its_log(make_stack: Callable[..., Stack]) -> None:
