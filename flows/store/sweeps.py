@@ -85,9 +85,10 @@ UPDATE flows_promise SET sent_at = now(), sends = LEAST(sends + 1, 100) FROM (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What became of lost claims: promises that are ready again, and parents of those that were given up."""
+    """What became of lost claims: promises that are ready again, and those that were given up with their parents."""
 
     ready: list[ReadyRef]
+    rejected_ids: list[str]
     parent_ids: list[str]
 
 
@@ -99,8 +100,12 @@ def recover(limit: int = 500, *, trusts_locks: bool = True) -> Recovered:
     locks = settings.SESSION_LOCKS and trusts_locks
     found = rows(RECOVER, locks=locks, space=LOCK_SPACE, max_losses=settings.MAX_LOSSES, limit=limit)
     ready = ready_refs(row for row in found if row["state"] == "pending")
-    parents = [row["parent_id"] for row in found if row["state"] != "pending" and row["parent_id"]]
-    return Recovered(ready=ready, parent_ids=parents)
+    rejected = [row for row in found if row["state"] != "pending"]
+    return Recovered(
+        ready=ready,
+        rejected_ids=[row["id"] for row in rejected],
+        parent_ids=[row["parent_id"] for row in rejected if row["parent_id"]],
+    )
 
 
 def expire_due(limit: int = 1000) -> list[str]:

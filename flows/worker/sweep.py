@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from flows import canvas
 from flows.store import joins, nodes, sweeps
+from flows.store.cancel import cancel_tree
 
 log = logging.getLogger(__name__)
 
@@ -13,6 +14,9 @@ def sweep(node_id: int, groups: Sequence[str], *, trusts_locks: bool) -> None:
     """Do what is due for all, if it is this node's turn; then wake this node's own groups."""
     if nodes.take_sweep_turn(node_id):
         recovered = sweeps.recover(trusts_locks=trusts_locks)
+        # Nobody will wait for the calls of a promise that was given up.
+        for promise_id in recovered.rejected_ids:
+            cancel_tree(promise_id)
         parents = [*recovered.parent_ids, *sweeps.expire_due()]
         woken = [*joins.join(parents), *joins.join_missed()]
         # What was lost with a process comes by its own message: it is not drained.
