@@ -26,7 +26,9 @@ def tied(argv: Sequence[str], death_signal: signal.Signals) -> list[str]:
     Linux counts the *thread* that started the process as its parent: start it from one that lives as long as it should.
     """
     if sys.platform == "linux" and shutil.which("setpriv"):
-        return ["setpriv", "--pdeathsig", death_signal.name.removeprefix("SIG"), *argv]
+        # A parent that ended before the kernel was told sends no signal: then the process has another parent by now.
+        has_parent = f'[ "$PPID" = {os.getpid()} ] || exit 1; exec "$@"'
+        return ["setpriv", "--pdeathsig", death_signal.name.removeprefix("SIG"), "sh", "-c", has_parent, "sh", *argv]
     return list(argv)
 
 
