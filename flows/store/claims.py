@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
-from flows.store.sql import rows, type_of_row
+from flows.store.sql import Row, rows
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
 _IS_CLAIMABLE = """
@@ -128,11 +128,11 @@ def claim_ready(
     return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
 
 
-def _next(row: type_of_row, group: str) -> ReadyRef | None:
+def _next(row: Row, group: str) -> ReadyRef | None:
     return ReadyRef(id=row["next"][1], group=group, function=row["next"][0]) if row["next"] else None
 
 
-def _claim(row: type_of_row, holder: Holder) -> Claim:
+def _claim(row: Row, holder: Holder) -> Claim:
     invocation = Invocation(
         id=row["id"],
         root_id=row["root_id"],

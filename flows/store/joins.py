@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from flows.store.claims import ReadyRef
-from flows.store.sql import rows, type_of_row
+from flows.store.sql import Row, rows
 
 _AWAITS_NOTHING = """
     NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> '')
@@ -52,6 +52,6 @@ def join_missed(limit: int = 1000) -> list[ReadyRef]:
     return ready_refs(rows(JOIN_MISSED, limit=limit))
 
 
-def ready_refs(found: Iterable[type_of_row]) -> list[ReadyRef]:
+def ready_refs(found: Iterable[Row]) -> list[ReadyRef]:
     """Return what a message needs to know of each row."""
     return [ReadyRef(id=row["id"], group=row["group"], function=row["function"]) for row in found]

@@ -13,7 +13,7 @@ from flows.conf import settings
 from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
 from flows.engine.decision import Call, Decision, Failed, Rejected, Resolved, SetAside, Suspended
 from flows.store.claims import Claim, ReadyRef
-from flows.store.sql import rows, type_of_row
+from flows.store.sql import Row, rows
 
 # Calls that are there already were written by this very statement before, when its answer was lost.
 #
@@ -155,12 +155,12 @@ def _commit(batch: Sequence[Outcome]) -> dict[str, Committed]:
     return {row["id"]: _committed(row) for row in found}
 
 
-def _claim_row(claim: Claim) -> type_of_row:
+def _claim_row(claim: Claim) -> Row:
     holder = claim.holder
     return {"id": claim.invocation.id, "fence": claim.fence, "node": holder.node_id, "session": holder.session}
 
 
-def _outcome_row(outcome: Outcome) -> type_of_row:
+def _outcome_row(outcome: Outcome) -> Row:
     blank = {
         "state": State.PENDING,
         "phase": Phase.CLAIMED,
@@ -171,7 +171,7 @@ def _outcome_row(outcome: Outcome) -> type_of_row:
     return {**_claim_row(outcome.claim), **blank, **_changes(outcome)}
 
 
-def _changes(outcome: Outcome) -> type_of_row:
+def _changes(outcome: Outcome) -> Row:
     match outcome.decision:
         case None:
             return {"phase": Phase.READY} if outcome.released else {}
@@ -194,7 +194,7 @@ def _changes(outcome: Outcome) -> type_of_row:
             return {"phase": Phase.SUSPENDED, "outcome": AttemptOutcome.SUSPENDED}
 
 
-def _call_rows(outcome: Outcome) -> Iterable[type_of_row]:
+def _call_rows(outcome: Outcome) -> Iterable[Row]:
     awaits = set(outcome.awaits)
     for call in outcome.calls:
         yield {
@@ -217,7 +217,7 @@ def _call_rows(outcome: Outcome) -> Iterable[type_of_row]:
         }
 
 
-def _awaited_rows(outcome: Outcome) -> Iterable[type_of_row]:
+def _awaited_rows(outcome: Outcome) -> Iterable[Row]:
     parent_id = outcome.claim.invocation.id
     for promise_id in outcome.awaited_earlier:
         yield {
@@ -232,7 +232,7 @@ def _timeout(call: Call) -> timedelta:
     return call.timeout if call.timeout is not None else settings.TIMEOUT
 
 
-def _committed(row: type_of_row) -> Committed:
+def _committed(row: Row) -> Committed:
     parent = row["parent_id"]
     fields: dict[str, Any] = {"id": parent, "group": row["group"], "function": row["function"]}
     return Committed(

@@ -8,7 +8,7 @@ from typing import Any
 from flows.domain.errors import PromiseConflict, PromiseNotFound
 from flows.domain.promise import Kind, Phase, Promise, State
 from flows.store.claims import ReadyRef
-from flows.store.sql import repeatable_rows, rows, type_of_row
+from flows.store.sql import Row, repeatable_rows, rows
 
 # Inserts the root, or finds the promise that has its id. A row that another transaction inserted meanwhile is in
 # neither part: then the caller asks once more.
@@ -129,7 +129,7 @@ def children(promise_id: str, limit: int) -> list[str]:
     return [row["id"] for row in repeatable_rows(CHILDREN, id=promise_id, limit=limit)]
 
 
-def attempts(promise_id: str, limit: int = 1000) -> list[type_of_row]:
+def attempts(promise_id: str, limit: int = 1000) -> list[Row]:
     """Return the last attempts, the running one at the end: fence, node, pid, outcome, error, started_at, ended_at."""
     return repeatable_rows(ATTEMPTS, id=promise_id, limit=limit)[::-1]
 
@@ -145,7 +145,7 @@ def note(promise_id: str, reason: str) -> None:
     rows(NOTE, id=promise_id, note=reason)
 
 
-def _promise(row: type_of_row) -> Promise:
+def _promise(row: Row) -> Promise:
     fields: dict[str, Any] = {name: value for name, value in row.items() if name != "is_overdue"}
     fields |= {"kind": Kind(row["kind"]), "state": State(row["state"]), "phase": Phase(row["phase"])}
     return Promise(**fields)

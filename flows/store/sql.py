@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from flows.conf import settings
 
-type_of_row = dict[str, Any]
+Row = dict[str, Any]
 
 
 def connection() -> BaseDatabaseWrapper:
@@ -18,7 +18,7 @@ def connection() -> BaseDatabaseWrapper:
     return connections[settings.DATABASE]
 
 
-def repeatable_rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
+def repeatable_rows(statement: LiteralString, **params: Any) -> list[Row]:
     """As ``rows``, for a statement that may run twice: sent again, once, if the connection turns out to be dead."""
     may_be_dead = connection().connection is not None and not connection().in_atomic_block
     try:
@@ -29,7 +29,7 @@ def repeatable_rows(statement: LiteralString, **params: Any) -> list[type_of_row
         return rows(statement, **params)
 
 
-def rows(statement: LiteralString, **params: Any) -> list[type_of_row]:
+def rows(statement: LiteralString, **params: Any) -> list[Row]:
     """Run ``statement`` and return its rows, by column name.
 
     Binds on the server, so that statements are prepared where the connection's ``prepare_threshold`` allows it. Raises

@@ -1,6 +1,5 @@
 """Real processes: the gateway, nine workers and Flower on real servers, started once and used as their users do."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,12 +54,3 @@ def key() -> Callable[[], str]:
     """Make an Idempotency-Key that no other test has."""
     counter = iter(range(1_000_000))
     return lambda: f"t{next(counter)}"
-
-
-def wait_until(condition: Callable[[], Any], within_s: float = 30) -> Any:
-    """Return the first true value of ``condition``; fail if there is none in time."""
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.02)
-    return found

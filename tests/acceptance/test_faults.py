@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from local.stack import Stack
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 RUNNING = """
 SELECT p.fence, p.session >> 9 AS process, n.pid FROM flows_promise p JOIN flows_node n ON n.id = p.node_id

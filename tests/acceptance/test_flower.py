@@ -2,7 +2,7 @@ from functools import partial
 
 import httpx
 
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 
 def test_flower_shows_each_promise_under_its_function_and_is_closed_to_strangers(stack, gateway, key):

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 PROMISE = "SELECT state, value, fence FROM flows_promise WHERE id = %(id)s"
 

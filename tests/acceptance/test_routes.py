@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from flows.listener import listener
 from flows.models import Promise
 from flows.store import outcomes, promises
 from flows.store.outcomes import Outcome
-from tests.acceptance.conftest import wait_until
 from tests.integration.conftest import call, resolve, suspend
+from tests.waiting import wait_until
 
 TARGET = "poll://any@service-a"
 

@@ -1,16 +1,6 @@
 """What the tests of the local stack ask of processes."""
 
-import time
-from collections.abc import Callable
-
 import psutil
-
-
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

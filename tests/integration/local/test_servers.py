@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from local.servers import Postgres, Redis, Server, ServerError, Servers
-from tests.integration.local.processes import is_alive, wait_until
+from tests.integration.local.processes import is_alive
+from tests.waiting import wait_until
 
 ORPHANED = """
 import os, signal, sys

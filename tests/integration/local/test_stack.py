@@ -10,7 +10,8 @@ import pytest
 
 from local.process import ROOT
 from local.stack import Stack, StackError
-from tests.integration.local.processes import is_alive, wait_until
+from tests.integration.local.processes import is_alive
+from tests.waiting import wait_until
 
 PROCFILE = """\
 steady: sleep 600

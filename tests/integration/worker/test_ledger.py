@@ -8,8 +8,8 @@ from flows.domain.promise import Kind
 from flows.engine.decision import Failed, Resolved, Suspended
 from flows.store import promises, sql
 from flows.worker.ledger import Ledger
-from tests.acceptance.conftest import wait_until
 from tests.integration.conftest import call
+from tests.waiting import wait_until
 
 
 @pytest.fixture

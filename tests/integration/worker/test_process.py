@@ -3,7 +3,7 @@ from django.db import connection
 from flows.store import claims, sweeps
 from flows.store.claims import ReadyRef
 from flows.worker import process
-from tests.acceptance.conftest import wait_until
+from tests.waiting import wait_until
 
 NAMED = ReadyRef(id="p", group="g", function="f")
 
