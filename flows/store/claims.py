@@ -11,14 +11,20 @@ from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
 from flows.store.sql import Row, rows
 
-# `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
-_IS_CLAIMABLE = """
-    p.state = 'pending' AND p.deadline_at > now() AND (
-        (p.phase = 'ready' AND p.ready_at <= now())
-        OR (p.phase = 'suspended' AND NOT EXISTS (
-            SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> ''))
-    )
+# Of the promise `p`: whether a suspended one may go on.
+AWAITS_NOTHING = """
+    NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> '')
 """
+
+# `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
+_IS_CLAIMABLE = (
+    """
+    p.state = 'pending' AND p.deadline_at > now() AND (
+        (p.phase = 'ready' AND p.ready_at <= now()) OR (p.phase = 'suspended' AND"""
+    + AWAITS_NOTHING
+    + """))
+"""
+)
 
 # Claims the rows of `due` and reads their checkpoints; a first attempt has none. `next` is another one of the group.
 # A row that was claimed and given back while this statement waited for its lock is left alone: its children were read

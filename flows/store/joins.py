@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable
 
-from flows.store.claims import ReadyRef
+from flows.store.claims import AWAITS_NOTHING, ReadyRef
 from flows.store.sql import Row, rows
-
-_AWAITS_NOTHING = """
-    NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> '')
-"""
 
 _WAKE = (
     """
 UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due
 WHERE p.id = due.id AND p.phase = 'suspended' AND p.state = 'pending' AND"""
-    + _AWAITS_NOTHING
+    + AWAITS_NOTHING
     + """
 RETURNING p.id, p."group", p.function, set_config('synchronous_commit', 'off', true)
 """
@@ -34,7 +30,7 @@ JOIN_MISSED = (
     """
 WITH due AS (
     SELECT id FROM flows_promise p WHERE p.phase = 'suspended' AND"""
-    + _AWAITS_NOTHING
+    + AWAITS_NOTHING
     + """ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )"""
     + _WAKE

@@ -4,6 +4,7 @@ import itertools
 import mmap
 import os
 import threading
+from typing import Any
 
 from celery.worker import state
 
@@ -60,7 +61,9 @@ def stop_draining() -> None:
 
 def is_stopping() -> bool:
     """True once the node is shutting down. Pools without processes are told by Celery's own state."""
-    return any((_flags[_STOPPING], state.should_stop, state.should_terminate))
+    # Celery's hold the exit status, which is 0 for an orderly stop.
+    asked: tuple[Any, ...] = (state.should_stop, state.should_terminate)
+    return bool(_flags[_STOPPING]) or any(each is not None and each is not False for each in asked)
 
 
 def set_sends_events(enabled: bool) -> None:  # noqa: FBT001 - the value of a flag

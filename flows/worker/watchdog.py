@@ -70,11 +70,9 @@ class Watchdog:
         with self._changed:
             self._watched.add(watched)
             due_at = watched.due_at()
-            is_sooner = due_at is not None and due_at < self._looks_at
-            if due_at is not None and is_sooner:
+            if due_at is not None and due_at < self._looks_at:
                 self._looks_at = due_at
-        if is_sooner:
-            self._wake()
+                self._wake()
 
     def _wake(self) -> None:
         # A full pipe is full of wake-ups: one more changes nothing.

@@ -1,3 +1,5 @@
+import pytest
+from celery.worker import state
 from django.db import connection
 
 from flows.store import claims, sweeps
@@ -6,6 +8,13 @@ from flows.worker import process
 from tests.waiting import wait_until
 
 NAMED = ReadyRef(id="p", group="g", function="f")
+
+
+@pytest.mark.parametrize("name", ["should_stop", "should_terminate"])
+def test_an_orderly_stop_of_celery_is_a_stop(monkeypatch, name):
+    assert not process.is_stopping()
+    monkeypatch.setattr(state, name, 0)
+    assert process.is_stopping()
 
 
 def test_a_claim_outlives_what_user_code_does_with_its_connection(worker, start):
