@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--strip-extras --allow-unsafe $(LOCK_FLAGS)
+	--no-strip-extras --allow-unsafe $(LOCK_FLAGS)
 
 .PHONY: demo up test measure check format lock help
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from flows.domain.errors import (
     FlowsError,
     InvalidInputError,
+    LimitError,
     MisuseError,
     NonDeterminismError,
     NotJSONError,
@@ -16,28 +17,35 @@ from flows.domain.errors import (
     PromiseTimedOut,
     RegistrationError,
     ResultTimeout,
+    TooManyWaitersError,
     UnknownFunctionError,
+    UnknownVersionError,
 )
 from flows.domain.promise import Promise, State
 from flows.domain.retry import Constant, Exponential, Never
-from flows.engine.context import Context
+from flows.engine.context import Context, Flow
+from flows.engine.operation import Future, Operation
 from flows.engine.registry import durable
 
 if TYPE_CHECKING:
     from flows.handle import Handle
-    from flows.operations import abegin_rpc, begin_rpc, cancel, get, retry, rpc
+    from flows.operations import abegin_rpc, begin_rpc, cancel, get, reject, resolve, retry, rpc
 
 __all__ = [
     "Constant",
     "Context",
     "Exponential",
+    "Flow",
     "FlowsError",
+    "Future",
     "Handle",
     "InvalidInputError",
+    "LimitError",
     "MisuseError",
     "Never",
     "NonDeterminismError",
     "NotJSONError",
+    "Operation",
     "Promise",
     "PromiseCanceled",
     "PromiseConflict",
@@ -48,12 +56,16 @@ __all__ = [
     "RegistrationError",
     "ResultTimeout",
     "State",
+    "TooManyWaitersError",
     "UnknownFunctionError",
+    "UnknownVersionError",
     "abegin_rpc",
     "begin_rpc",
     "cancel",
     "durable",
     "get",
+    "reject",
+    "resolve",
     "retry",
     "rpc",
 ]

@@ -39,8 +39,14 @@ class Settings:
     MAX_LOSSES: int = 5
     """After how many attempts that ended with their process a promise is rejected."""
 
+    STOP_WITHIN: timedelta = timedelta(seconds=20)
+    """How long attempts in hand may take once their node is told to stop; then their claims are handed back."""
+
     POLL_EVERY: timedelta = timedelta(seconds=1)
     """How often waiting callers look themselves, in case a notification was missed."""
+
+    MAX_WAITERS: int = 10_000
+    """How many callers of one process may wait for results at once; more are told so at once."""
 
     SLOW_MOTION: timedelta = timedelta(0)
     """Pause before each attempt runs, so that people can watch a flow, or kill it. For development."""

@@ -17,7 +17,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError
 
 from flows.conf import settings
-from flows.domain.errors import PromiseNotFound
+from flows.domain.errors import PromiseNotFound, TooManyWaitersError
 from flows.domain.promise import Promise
 from flows.store import promises, sql
 
@@ -33,6 +33,7 @@ class Listener:
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._waiting: dict[str, set[Future[Promise]]] = {}
+        self._count = 0
         self._new: set[str] = set()
         self._notified: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
@@ -41,9 +42,18 @@ class Listener:
 
     @contextmanager
     def waiting(self, promise_id: str) -> Iterator[Future[Promise]]:
-        """Give a future of the settled promise; ``PromiseNotFound`` is set on it if there is none."""
+        """Give a future of the settled promise; ``PromiseNotFound`` is set on it if there is none.
+
+        Raises ``TooManyWaitersError`` if the process has as many as it may.
+        """
         future: Future[Promise] = Future()
         with self._lock:
+            if self._count >= settings.MAX_WAITERS:
+                raise TooManyWaitersError(
+                    f"{settings.MAX_WAITERS} callers wait in this process already (FLOWS['MAX_WAITERS']); "
+                    f"{promise_id} goes on: ask for it again later"
+                )
+            self._count += 1
             self._waiting.setdefault(promise_id, set()).add(future)
             self._new.add(promise_id)
         self._wake()
@@ -52,6 +62,7 @@ class Listener:
         finally:
             future.cancel()
             with self._lock:
+                self._count -= 1
                 futures = self._waiting.get(promise_id, set())
                 futures.discard(future)
                 if not futures:

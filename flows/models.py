@@ -68,15 +68,20 @@ class Promise(models.Model):
     kind = models.CharField(max_length=8, choices=_choices(Kind))
 
     group = models.CharField(max_length=100)
+    addressee = models.CharField(max_length=255, blank=True, db_default="", help_text="the only node that may run it")
     function = models.CharField(max_length=150)
+    version = models.IntegerField(null=True, help_text="of the function; empty until somebody who knows it runs it")
     args = JSONTextField()
     digest = models.CharField(max_length=32, blank=True, help_text="tells calls with other arguments apart")
+    retry = JSONTextField(null=True, help_text="the call's own retry policy")
+    tags = JSONTextField(db_default={}, help_text="strings by name")
 
     state = models.CharField(max_length=8, choices=_choices(State), default=State.PENDING)
     value = JSONTextField(null=True)
     error = JSONTextField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     deadline_at = models.DateTimeField()
+    reopened_at = models.DateTimeField(null=True, help_text="when a retry last gave it its time again")
     settled_at = models.DateTimeField(null=True)
 
     phase = models.CharField(max_length=9, choices=_choices(Phase), blank=True)
@@ -84,6 +89,7 @@ class Promise(models.Model):
     sent_at = models.DateTimeField(null=True, help_text="when a message was last sent for it")
     sends = models.SmallIntegerField(default=0, help_text="messages sent again since it became ready")
     note = models.TextField(blank=True, help_text="why it does not go on")
+    wake_at = models.IntegerField(db_default=0, help_text="goes on when so many of its awaited calls are pending")
     continuation = models.CharField(max_length=5, choices=_choices(Continuation), blank=True)
 
     fence = models.BigIntegerField(default=0, help_text="grows with each claim")

@@ -1,8 +1,8 @@
-"""What callers do with promises: start, look, cancel. Each is the store and the canvas together."""
+"""What callers do with promises: start, look, settle, cancel, retry. Each is the store and the canvas together."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -10,46 +10,51 @@ from django.db import transaction
 from flows import canvas
 from flows.conf import settings
 from flows.domain import ids, values
-from flows.domain.durations import Duration, to_timeout
-from flows.domain.errors import InvalidInputError
-from flows.domain.promise import Promise
-from flows.engine.registry import DurableFunction, registry
+from flows.domain.errors import InvalidInputError, PromiseConflict, Refused
+from flows.domain.promise import Kind, Promise, State, describe_error
+from flows.engine.context import Context
+from flows.engine.registry import Returns, registry
+from flows.engine.requests import Options, request, shape_for
 from flows.handle import Handle
 from flows.store import cancel as cancellation
-from flows.store import joins, promises
+from flows.store import joins, promises, retries
 from flows.store.claims import ReadyRef
 from flows.store.promises import Start
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
+@overload
 def begin_rpc(
-    promise_id: str,
-    function: str | DurableFunction,
-    *args: Any,
-    target: str | None = None,
-    timeout: Duration | None = None,
-) -> Handle:
+    promise_id: str, function: Callable[[Context, *Ts], Returns[R]], *args: *Ts, **options: Unpack[Options]
+) -> Handle[R]: ...
+@overload
+def begin_rpc(promise_id: str, function: str, *args: Any, **options: Unpack[Options]) -> Handle[Any]: ...
+def begin_rpc(  # type: ignore[misc]  # mypy takes *args: Any for less than *args: *Ts
+    promise_id: str, function: Any, *args: Any, **options: Unpack[Options]
+) -> Handle[Any]:
     """Start a durable function under ``promise_id``, or find the flow that was started under it before.
 
     Inside ``transaction.atomic()`` the flow starts if and only if that transaction commits. ``target`` is
-    ``poll://any@<group>`` or the group's name; it may be left out if ``function`` is the function itself. ``timeout``,
-    in seconds or a timedelta, is the time until the deadline (default: the function's, or the TIMEOUT setting).
+    ``poll://any@<group>`` or the group's name; it may be left out if ``function`` is the function itself. ``timeout``
+    is the time until the deadline, or the deadline (default: the function's, or the TIMEOUT setting). ``retry``
+    replaces the function's policy; ``tags`` are strings by name, shown beside the promise.
 
     Raises ``InvalidInputError`` for an input that breaks a rule, ``PromiseConflict`` if the id belongs to another call;
     nothing is written then. A broker that is away is no error: the message is sent later.
     """
-    call = _start(promise_id, function, args, target, timeout)
-    if promises.start(call):
-        ready = ReadyRef(id=call.id, group=call.group, function=call.function)
-        transaction.on_commit(lambda: _send(ready), using=settings.DATABASE)
-    return Handle(call.id)
+    handle, ready = _begin(promise_id, function, args, options)
+    _send_on_commit(ready)
+    return handle
 
 
 # For callers in an event loop: a few threads, each with a connection that stays. A view's own thread would connect for
 # each request, and hold its connection for as long as the view waits.
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="flows")
+# A thread of its own for what they send: a broker that hangs holds up no answer.
+_sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flows-send")
 
 
 def in_thread(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -57,23 +62,54 @@ def in_thread(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
     return sync_to_async(function, thread_sensitive=False, executor=_threads)
 
 
-abegin_rpc = in_thread(begin_rpc)
+@overload
+async def abegin_rpc(
+    promise_id: str, function: Callable[[Context, *Ts], Returns[R]], *args: *Ts, **options: Unpack[Options]
+) -> Handle[R]: ...
+@overload
+async def abegin_rpc(promise_id: str, function: str, *args: Any, **options: Unpack[Options]) -> Handle[Any]: ...
+async def abegin_rpc(  # type: ignore[misc]  # mypy takes *args: Any for less than *args: *Ts
+    promise_id: str, function: Any, *args: Any, **options: Unpack[Options]
+) -> Handle[Any]:
+    """As ``begin_rpc``, without blocking the event loop, and in a transaction of its own."""
+    handle, ready = await in_thread(_begin)(promise_id, function, args, options)
+    if ready:
+        _sender.submit(_send, ready)
+    return handle
 
 
+@overload
 def rpc(
-    promise_id: str,
-    function: str | DurableFunction,
-    *args: Any,
-    target: str | None = None,
-    timeout: Duration | None = None,
+    promise_id: str, function: Callable[[Context, *Ts], Returns[R]], *args: *Ts, **options: Unpack[Options]
+) -> R: ...
+@overload
+def rpc(promise_id: str, function: str, *args: Any, **options: Unpack[Options]) -> Any: ...
+def rpc(  # type: ignore[misc]  # mypy takes *args: Any for less than *args: *Ts
+    promise_id: str, function: Any, *args: Any, **options: Unpack[Options]
 ) -> Any:
     """Start a durable function, or find it, and wait for its value; arguments and errors as for ``begin_rpc``."""
-    return begin_rpc(promise_id, function, *args, target=target, timeout=timeout).result()
+    return begin_rpc(promise_id, function, *args, **options).result()
 
 
 def get(promise_id: str) -> Promise:
     """Return the promise as it stands; raise ``PromiseNotFound``."""
     return promises.get(promise_id)
+
+
+def resolve(promise_id: str, value: Any = None) -> bool:
+    """Resolve a promise that ``ctx.promise`` made, with a JSON value; return False if it had this very outcome already.
+
+    Raises ``PromiseNotFound``, ``NotJSONError``, ``InvalidInputError`` for a promise that a function or a timer
+    settles, and ``PromiseConflict`` if it has another outcome; nothing is written then.
+    """
+    text = values.encode(value, "value")
+    return _settle(promise_id, State.RESOLVED, value=text)
+
+
+def reject(promise_id: str, error: BaseException | str) -> bool:
+    """Reject a promise that ``ctx.promise`` made: who awaits it sees ``PromiseRejected``; otherwise as ``resolve``."""
+    described = describe_error(error if isinstance(error, BaseException) else Refused(error))
+    return _settle(promise_id, State.REJECTED, error=described)
 
 
 def cancel(promise_id: str) -> int:
@@ -84,59 +120,78 @@ def cancel(promise_id: str) -> int:
     promises.get(promise_id)
     count, parent_id = cancellation.cancel_tree(promise_id)
     if parent_id is not None:
-        transaction.on_commit(lambda: canvas.send(joins.join([parent_id])), using=settings.DATABASE)
+        _join_on_commit(parent_id)
     return count
 
 
 def retry(promise_id: str) -> bool:
-    """Run a pending promise now that was set aside or waits for its next attempt; its finished calls are kept.
+    """Give a promise another chance; its finished calls and steps are kept.
 
-    Return False if it does neither: it is settled, runs, or waits for its calls. Raises ``PromiseNotFound``.
+    A pending one that was set aside, or waits for its next attempt, runs now. A rejected one is pending again, with the
+    failed calls below it that made it so, their failures counted from 0 and their time from now. Return False if it
+    has another outcome, runs, or waits for its calls. Raises ``PromiseNotFound``, and ``InvalidInputError`` for a
+    rejected call whose caller has gone on with that.
     """
-    promises.get(promise_id)
-    ready = promises.retry(promise_id)
-    if ready is not None:
+    promise = promises.get(promise_id)
+    if promise.state is State.REJECTED and promise.kind not in (Kind.ROOT, Kind.DETACHED):
+        raise InvalidInputError(
+            "id", f"the caller of {promise_id!r} has seen its outcome; retry the flow instead: {promise.root_id!r}"
+        )
+    ready = retries.reopen(promise_id) if promise.is_settled else retries.retry(promise_id)
+    _send_on_commit(ready)
+    return bool(ready)
+
+
+def _settle(promise_id: str, state: State, *, value: str | None = None, error: dict[str, Any] | None = None) -> bool:
+    parent_id = promises.settle(promise_id, state, value=value, error=error)
+    if parent_id is not None:
+        _join_on_commit(parent_id)
+        return True
+    promise = promises.get(promise_id)
+    if promise.kind is not Kind.EXTERNAL:
+        raise InvalidInputError(
+            "id",
+            f"{promise_id!r} is settled by what it stands for, {promise.kind} {promise.function}; "
+            "only what ctx.promise(…) made can be settled from outside",
+        )
+    has_value = value is None or values.encode(promise.value, "value") == value
+    if promise.state is not state or not has_value or _told(promise.error) != _told(error):
+        raise PromiseConflict(f"promise {promise_id!r} is {promise.state} already, with another outcome; it stays so")
+    return False
+
+
+def _told(error: dict[str, Any] | None) -> tuple[str, str] | None:
+    return (error["type"], error["message"]) if error else None
+
+
+def _send_on_commit(ready: Sequence[ReadyRef]) -> None:
+    if ready:
         transaction.on_commit(lambda: _send(ready), using=settings.DATABASE)
-    return ready is not None
 
 
-def _send(ready: ReadyRef) -> None:
-    canvas.send([ready])
+def _send(ready: Sequence[ReadyRef]) -> None:
+    canvas.send(canvas.few_per_group(ready))
 
 
-def _start(
-    promise_id: str,
-    function: str | DurableFunction,
-    args: Sequence[Any],
-    target: str | None,
-    timeout: Duration | None,
-) -> Start:
-    known, group, name = _resolve(function, target)
-    if known is not None:
-        known.check_args(args)
-        timeout = timeout if timeout is not None else known.timeout
-    timeout = to_timeout(timeout if timeout is not None else settings.TIMEOUT)
-    return Start(
-        id=ids.check_id(promise_id),
-        group=group,
-        function=name,
-        args=values.encode(list(args), "args"),
-        digest=values.digest(args),
-        timeout=timeout,
-    )
+def _join_on_commit(parent_id: str) -> None:
+    transaction.on_commit(lambda: _send(joins.join([parent_id])), using=settings.DATABASE)
 
 
-def _resolve(function: str | DurableFunction, target: str | None) -> tuple[DurableFunction | None, str, str]:
-    """Return the function, if this process has its code, its group and its name."""
-    if isinstance(function, DurableFunction):
-        group, name = function.group, function.name
-    elif target is None:
-        raise InvalidInputError("target", "is needed with a function's name, such as target='poll://any@service-a'")
-    else:
-        group, name = "", ids.check_function(function)
-    if target is not None:
-        group = ids.parse_target(target)
+def _begin(
+    promise_id: str, function: object, args: Sequence[Any], options: Options
+) -> tuple[Handle[Any], list[ReadyRef]]:
+    """Start the flow, or find it; return its handle, and what is to be sent for it."""
+    call = _start(promise_id, function, args, options)
+    ready = ReadyRef(id=call.id, group=call.group, function=call.function, addressee=call.addressee)
+    return Handle(call.id, shape_for(function)), [ready] if promises.start(call) else []
+
+
+def _start(promise_id: str, function: object, args: Sequence[Any], options: Options) -> Start:
+    fields = request(function, args, options)
+    group = fields["group"]
     if settings.GROUPS and group not in settings.GROUPS:
         raise InvalidInputError("target", f"there is no group {group!r}; known are: {', '.join(settings.GROUPS)}")
     # A group whose code lives in another project cannot be checked here: the promise waits for a worker that knows it.
-    return (registry.get(group, name) if registry.has_group(group) else None), group, name
+    if registry.has_group(group):
+        registry.get(group, fields["function"])
+    return Start(id=ids.check_id(promise_id), **fields)

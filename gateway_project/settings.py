@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import environ
 
@@ -77,7 +78,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 SERVESTATIC_USE_FINDERS = True
 
-FLOWS = {
+FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
@@ -104,6 +105,8 @@ CELERY_TASK_DEFAULT_QUEUE = GROUPS[0]
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Calls to one node, poll://uni@<group>/<node>, come by a queue of its own.
+CELERY_WORKER_DIRECT = True
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 # What a function prints is shown as it is.
 CELERY_WORKER_REDIRECT_STDOUTS = False

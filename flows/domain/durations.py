@@ -1,10 +1,12 @@
-"""Durations that users give: seconds, or a timedelta."""
+"""Times that users give: durations (seconds, or a timedelta), and points in time (aware datetimes)."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flows.domain.errors import InvalidInputError
 
 Duration = timedelta | float
+# How long a call may take, or until when.
+Timeout = timedelta | float | datetime
 
 # Longer than any flow, and within what PostgreSQL's timestamps and Python's dates can hold.
 LONGEST = timedelta(days=36_500)
@@ -21,9 +23,21 @@ def to_duration(value: Duration, field: str = "duration") -> timedelta:
     return duration
 
 
-def to_timeout(value: Duration, field: str = "timeout") -> timedelta:
-    """As ``to_duration``, for the time until a deadline: 0 would be over at once."""
+def to_timeout(value: Timeout, field: str = "timeout") -> timedelta | datetime:
+    """Return the time until the deadline, which must be more than 0, or the deadline itself if that was given."""
+    if isinstance(value, datetime):
+        return check_aware(value, field)
     duration = to_duration(value, field)
     if not duration:
         raise InvalidInputError(field, "must be more than 0")
     return duration
+
+
+def check_aware(value: datetime, field: str) -> datetime:
+    """Return ``value``; raise ``InvalidInputError`` if nobody can know which moment it means."""
+    if value.utcoffset() is None:
+        raise InvalidInputError(
+            field,
+            f"{value.isoformat()} has no time zone; write timezone.make_aware(…), or datetime(…, tzinfo=UTC)",
+        )
+    return value

@@ -30,6 +30,10 @@ class UnknownFunctionError(InvalidInputError):
     """No durable function of that name is registered for the group."""
 
 
+class UnknownVersionError(UnknownFunctionError):
+    """The durable function is registered, but not in that version."""
+
+
 class NotJSONError(InvalidInputError):
     """A value is not JSON. ``field`` is the path to the culprit, such as ``args[0].items[3]``."""
 
@@ -46,6 +50,14 @@ class ResultTimeout(FlowsError, TimeoutError):
     """The promise is still pending; waiting for it stopped, the flow goes on."""
 
 
+class TooManyWaitersError(ResultTimeout):
+    """As many callers wait in this process as may. The flow goes on."""
+
+
+class LimitError(FlowsError):
+    """A flow is larger than flows may be."""
+
+
 class MisuseError(FlowsError):
     """The context of a durable function was used in a way that cannot work."""
 
@@ -55,7 +67,11 @@ class NonDeterminismError(FlowsError):
 
 
 class PromiseFailed(FlowsError):
-    """An awaited promise did not resolve. ``promise_id`` names it."""
+    """An awaited promise did not resolve. ``promise_id`` names it; ``also_failed`` the others of the same gather."""
+
+    also_failed: tuple[str, ...] = ()
+    # How many calls the function had made when this was raised in it.
+    raised_at: int | None = None
 
     def __init__(self, promise_id: str, message: str) -> None:
         super().__init__(message)
@@ -66,6 +82,7 @@ class PromiseRejected(PromiseFailed):
     """The function behind the promise failed for good.
 
     ``error`` is stored as ``{"type", "message", "traceback", "cause"}``; ``cause`` has the same shape or is null.
+    ``promises`` in it are the ids of failed calls, if nobody answered their failure.
     """
 
     def __init__(self, promise_id: str, error: dict[str, Any]) -> None:
@@ -94,6 +111,10 @@ class PromiseCanceled(PromiseFailed):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.promise_id,)
+
+
+class Refused(FlowsError):
+    """What somebody outside said no to; its message is theirs."""
 
 
 class AttemptFenced(BaseException):

@@ -2,20 +2,34 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from flows.domain.errors import InvalidInputError
+from flows.domain.errors import InvalidInputError, LimitError
 
 MAX_ID = 255
 # Ids of children extend their parent's; at four characters a level this is deeper than any flow should be.
 MAX_CHILD_ID = 1000
+MAX_TAG = 500
+# Of one function. A replay reads them all.
+MAX_CALLS = 100_000
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]*")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,149}")
-_TARGET = re.compile(r"(?:poll://any@)?(?P<group>[^/@]+)")
+_ANYCAST = re.compile(r"(?:poll://any@)?(?P<group>[^/@]+)")
+_UNICAST = re.compile(r"poll://uni@(?P<group>[^/@]+)/(?P<addressee>[A-Za-z0-9._@-]{1,255})")
 # What child_id and detached_id append.
 _CHILD_SUFFIX = re.compile(r"\.(?:\d+|d[0-9a-f]{16})$")
 _DETACHED_SUFFIX = re.compile(r"\.d[0-9a-f]{16}$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a call goes: any node of a group, or the one whose process id or Celery name is ``addressee``."""
+
+    group: str
+    addressee: str = ""
 
 
 def check_id(promise_id: object, field: str = "id") -> str:
@@ -43,6 +57,18 @@ def check_group(group: object, field: str = "group") -> str:
     return group
 
 
+def check_tags(tags: object) -> dict[str, str]:
+    """Return ``tags`` if they are strings by name, else raise ``InvalidInputError``."""
+    if not isinstance(tags, Mapping):
+        raise InvalidInputError("tags", f"must be a dict of strings, and is {tags!r}")
+    for name, value in tags.items():
+        if not isinstance(name, str) or not isinstance(value, str) or "\x00" in name + value:
+            raise InvalidInputError("tags", f"must be strings by name, and has {name!r}: {value!r}")
+        if len(name) + len(value) > MAX_TAG:
+            raise InvalidInputError("tags", f"must have at most {MAX_TAG} characters each; {name[:40]!r} has more")
+    return dict(tags)
+
+
 def check_function(name: object, field: str = "function") -> str:
     """Return ``name`` if it can name a durable function, else raise ``InvalidInputError``."""
     if not isinstance(name, str) or not _FUNCTION.fullmatch(name):
@@ -50,12 +76,17 @@ def check_function(name: object, field: str = "function") -> str:
     return name
 
 
-def parse_target(target: object) -> str:
-    """Return the group of ``poll://any@<group>``, for which the bare group name is short."""
-    match = _TARGET.fullmatch(target) if isinstance(target, str) else None
+def parse_target(target: object) -> Target:
+    """Return where ``target`` leads: ``poll://any@<group>``, or the group's name for short, or ``poll://uni@…``."""
+    text = target if isinstance(target, str) else ""
+    match = _ANYCAST.fullmatch(text) or _UNICAST.fullmatch(text)
     if match is None:
-        raise InvalidInputError("target", f"{target!r} must be 'poll://any@<group>' or the bare group name")
-    return check_group(match["group"], "target")
+        raise InvalidInputError(
+            "target",
+            f"{target!r} must be 'poll://any@<group>', the bare group name, or 'poll://uni@<group>/<node>' with the "
+            "process id or Celery name of a node",
+        )
+    return Target(group=check_group(match["group"], "target"), addressee=match.groupdict().get("addressee", ""))
 
 
 def child_id(parent_id: str, position: int) -> str:
@@ -76,7 +107,5 @@ def detached_id(root_id: str, parent_id: str, position: int) -> str:
 
 def _bounded(promise_id: str) -> str:
     if len(promise_id) > MAX_CHILD_ID:
-        raise InvalidInputError(
-            "depth", f"calls are nested too deeply: the child's id passes {MAX_CHILD_ID} characters"
-        )
+        raise LimitError(f"calls are nested too deeply: the child's id passes {MAX_CHILD_ID} characters")
     return promise_id

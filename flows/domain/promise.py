@@ -33,6 +33,11 @@ class Kind(StrEnum):
     DETACHED = "detached"
     RUN = "run"
     TIMER = "timer"
+    EXTERNAL = "external"
+
+
+# What no worker runs as a call of its own.
+LOCAL_KINDS = frozenset({Kind.RUN, Kind.TIMER, Kind.EXTERNAL})
 
 
 class Phase(StrEnum):
@@ -75,7 +80,9 @@ class Promise:
     kind: Kind
     group: str
     function: str
+    version: int | None
     args: list[Any]
+    tags: dict[str, str]
     state: State
     phase: Phase
     value: Any
@@ -100,6 +107,8 @@ class Promise:
 
 def failure_of(promise_id: str, state: State, error: dict[str, Any] | None) -> PromiseFailed | None:
     """Return the error that awaiting code sees, or None for a promise that resolved."""
+    if state is State.PENDING:
+        raise ValueError(f"promise {promise_id} is pending: it has no outcome")
     if state is State.RESOLVED:
         return None
     if state is State.REJECTED:
@@ -108,18 +117,24 @@ def failure_of(promise_id: str, state: State, error: dict[str, Any] | None) -> P
 
 
 def describe_error(error: BaseException, depth: int = 0) -> dict[str, Any]:
-    """Return what is stored of an exception: type name, message, traceback text, and its cause in the same shape."""
+    """Return what is stored of an exception: type name, message, traceback text, and its cause in the same shape.
+
+    Of an awaited promise's failure that nobody caught also the ids: ``promises``, all of a gather that failed.
+    """
     described_cause: dict[str, Any] | None = None
     if isinstance(error, PromiseRejected):
         described_cause = error.error
     elif error.__cause__ is not None and depth < MAX_CAUSES:
         described_cause = describe_error(error.__cause__, depth + 1)
-    return {
+    described: dict[str, Any] = {
         "type": type(error).__name__,
         "message": _storable(lambda: str(error))[:MAX_MESSAGE],
         "traceback": _storable(lambda: _traceback(error))[-MAX_TRACEBACK:],
         "cause": described_cause,
     }
+    if isinstance(error, PromiseFailed):
+        described["promises"] = [error.promise_id, *error.also_failed]
+    return described
 
 
 def _traceback(error: BaseException) -> str:

@@ -10,22 +10,28 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flows.domain.errors import NotJSONError
+from flows.domain.errors import InvalidInputError, NotJSONError
 
 MAX_DEPTH = 64
+# Of one value, or of all arguments of one call, as UTF-8. Larger things belong into a store of their own, by reference.
+MAX_BYTES = 4 * 1024 * 1024
 _SCALARS = frozenset({int, bool, type(None)})
 
 
 def encode(value: Any, field: str) -> str:
     """Return the JSON text of ``value``; tuples are written as arrays.
 
-    Raises ``NotJSONError`` whose ``field`` is the path to the culprit, starting with ``field``.
+    Raises ``NotJSONError`` whose ``field`` is the path to the culprit, starting with ``field``, and
+    ``InvalidInputError`` for what is too large.
     """
     _check(value, field, 0)
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except ValueError as error:  # Python writes no integer of more than some thousand digits
         raise NotJSONError(field, f"cannot be written as JSON: {error}") from error
+    if len(text) > MAX_BYTES // 4 and len(text.encode()) > MAX_BYTES:
+        raise InvalidInputError(field, f"is larger than {MAX_BYTES} bytes; store it elsewhere and pass where it is")
+    return text
 
 
 def decode(text: str) -> Any:

@@ -1,7 +1,8 @@
 """What goes into the replay of one attempt, and what comes out: data, no effects."""
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from flows.domain.promise import Kind, State
@@ -9,7 +10,10 @@ from flows.domain.promise import Kind, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A child as the table has it when the attempt begins: the record of one call."""
+    """A child as the table has it when the attempt begins: the record of one call.
+
+    ``settled_at`` is in epoch seconds.
+    """
 
     id: str
     position: int
@@ -22,17 +26,26 @@ class Checkpoint:
     error: dict[str, Any] | None
     failures: int
     is_awaited: bool
+    settled_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """One attempt to be: the promise, its call, and the checkpoints of its earlier attempts."""
+    """One attempt to be: the promise, its call, and the checkpoints of its earlier attempts.
+
+    ``version`` is None until the call has been made or run by code that knows one; ``retry`` is the call's own policy,
+    as stored.
+    """
 
     id: str
     root_id: str
     group: str
+    addressee: str
     function: str
+    version: int | None
     args: list[Any]
+    retry: dict[str, Any] | None
+    deadline_at: datetime
     failures: int
     attempt: int
     checkpoints: tuple[Checkpoint, ...]
@@ -42,8 +55,9 @@ class Invocation:
 class Call:
     """A call that the attempt made and the table does not have yet, or a local step whose record changes.
 
-    ``args`` and ``value`` are JSON texts. ``timeout`` is the time until the deadline, None for the default. A local
-    step (``run``) is born settled, or stays pending with its failures counted while it will be tried again.
+    ``args`` and ``value`` are JSON texts. ``timeout`` is the time until the deadline, or the deadline itself, None for
+    the default. ``addressee`` names the only node that may run it, if there is one. A local step (``run``) is born
+    settled, or stays pending with its failures counted while it will be tried again.
     """
 
     id: str
@@ -53,7 +67,11 @@ class Call:
     function: str
     args: str
     digest: str
-    timeout: timedelta | None = None
+    addressee: str = ""
+    version: int | None = None
+    timeout: timedelta | datetime | None = None
+    retry: dict[str, Any] | None = None
+    tags: dict[str, str] = field(default_factory=dict)
     state: State = State.PENDING
     value: str | None = None
     error: dict[str, Any] | None = None
@@ -61,11 +79,27 @@ class Call:
     is_known: bool = False
 
 
+class Interrupted(Exception):
+    """The database went away under an atomic step: whether it committed is known when it is back."""
+
+
 class Journal(Protocol):
-    """Takes the calls of a running attempt, in order. May write them at any time."""
+    """What an attempt needs of whoever runs it. Each method raises ``AttemptFenced`` if the claim is lost."""
 
     def record(self, call: Call) -> None:
-        """Take one call; raise ``AttemptFenced`` if the attempt has lost its claim."""
+        """Take one call, in order. It may be written at any time."""
+
+    def commit_with(self, step: Callable[[], Call]) -> Call:
+        """Run ``step`` in one transaction with the record of the call that it returns, and return that call.
+
+        What ``step`` raises undoes both and is raised here; so does ``Interrupted``, when the database goes away.
+        """
+
+    def cancel(self, promise_ids: Iterable[str]) -> None:
+        """Cancel these calls, and what is below them, in one transaction with what was recorded last."""
+
+    def now(self) -> datetime:
+        """Return the time of the database's clock, aware."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +129,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspended:
-    """The function waits until none of these promises is pending."""
+    """The function waits for these pending promises: until none of them is pending, or until the ``first`` is not."""
 
     awaits: tuple[str, ...]
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

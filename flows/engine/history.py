@@ -1,12 +1,17 @@
 """One attempt's view of the calls of its promise: those on record, and those that it makes."""
 
-from datetime import timedelta
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 from flows.domain.durations import to_duration
-from flows.domain.errors import InvalidInputError, MisuseError, NonDeterminismError, PromiseFailed
+from flows.domain.errors import InvalidInputError, LimitError, MisuseError, NonDeterminismError, PromiseFailed
+from flows.domain.ids import MAX_CALLS
 from flows.domain.promise import Kind, State
 from flows.domain.retry import RetryPolicy
 from flows.engine.decision import Call, Checkpoint, Invocation, Journal
+
+log = logging.getLogger(__name__)
 
 
 class History:
@@ -19,12 +24,37 @@ class History:
         self._journal = journal
         self._policy = policy
         self._checkpoints = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
+        self._last = max(self._checkpoints, default=-1)
+        # What earlier attempts were suspended on, and this one has not come to yet.
+        self._unreached = {checkpoint.id for checkpoint in invocation.checkpoints if checkpoint.is_awaited}
         self._position = 0
         self._created: list[Call] = []
+        self._canceled: set[str] = set()
+        self._has_ended = False
+
+    @property
+    def is_replaying(self) -> bool:
+        """True while the function does what an earlier attempt has done already."""
+        return self._position <= self._last or bool(self._unreached)
+
+    @property
+    def position(self) -> int:
+        """How many calls the function has made."""
+        return self._position
 
     def next_position(self) -> int:
         """Return the position of the call that is made now."""
+        if self._has_ended:
+            raise MisuseError(
+                f"the context of {self.invocation.id} was used after its attempt had ended; use it only inside the "
+                "durable function that it was given to, not in threads, callbacks or clean-up"
+            )
         position = self._position
+        if position >= MAX_CALLS:
+            raise LimitError(
+                f"{self.invocation.id} makes more than {MAX_CALLS} calls; divide them among calls of its own, or go on "
+                "in another with ctx.detached(…)"
+            )
         self._position += 1
         return position
 
@@ -41,24 +71,67 @@ class History:
             )
         return checkpoint
 
+    def is_patched(self, mark: Callable[[int], Call]) -> bool:
+        """Return whether the call ``mark(position)`` is recorded here, or nothing is from here on: then it is now."""
+        recorded = self._checkpoints.get(self._position)
+        call = mark(self._position)
+        is_marked = recorded is not None and (recorded.kind, recorded.function, recorded.digest) == (
+            call.kind,
+            call.function,
+            call.digest,
+        )
+        if not is_marked and self._position <= self._last:
+            return False
+        self.next_position()
+        if not is_marked:
+            self.record(call)
+        return True
+
     def record(self, call: Call) -> None:
         """Hand a call to the journal."""
-        self._created.append(call)
         self._journal.record(call)
+        self._created.append(call)
 
-    def delay_after(self, error: BaseException, failures: int, promise_id: str) -> timedelta | None:
+    def commit_with(self, step: Callable[[], Call]) -> Call:
+        """Have the journal run ``step`` in one transaction with the record of the call that it returns."""
+        call = self._journal.commit_with(step)
+        self._created.append(call)
+        return call
+
+    def cancel(self, promise_ids: Iterable[str]) -> None:
+        """Have the journal cancel these calls."""
+        pending = [id for id in promise_ids if id not in self._canceled]
+        if pending:
+            self._journal.cancel(pending)
+            self._canceled.update(pending)
+
+    def reached(self, promise_ids: Iterable[str]) -> None:
+        """Take note that the function has what it was waiting for."""
+        self._unreached.difference_update(promise_ids)
+
+    def now(self) -> datetime:
+        """Return the time of the database's clock."""
+        return self._journal.now()
+
+    def delay_after(
+        self, error: BaseException, failures: int, promise_id: str, policy: RetryPolicy | None = None
+    ) -> timedelta | None:
         """Return how long to wait before trying again, or None if ``error`` is final."""
         # A failed promise, or wrong use, would replay to the same failure.
-        if isinstance(error, PromiseFailed | MisuseError | InvalidInputError):
+        if isinstance(error, PromiseFailed | MisuseError | InvalidInputError | LimitError):
             return None
-        delay = self._policy.delay(failures, promise_id)
-        return None if delay is None else to_duration(delay, "retry")
+        try:
+            delay = (policy or self._policy).delay(failures, error, promise_id)
+            return None if delay is None else to_duration(delay, "retry")
+        except Exception:  # a policy of somebody's own that is broken: nobody says when to try again
+            log.exception("the retry policy of %s is broken: it gives up", promise_id)
+            return None
 
     def unfinished(self) -> tuple[str, ...]:
         """Return the ids of the pending children that the function must outlive; detached ones are exempt."""
         known = (c.id for c in self._checkpoints.values() if c.state is State.PENDING and _is_owned(c.kind))
         new = (call.id for call in self._created if call.state is State.PENDING and _is_owned(call.kind))
-        return tuple(dict.fromkeys([*known, *new]))
+        return tuple(id for id in dict.fromkeys([*known, *new]) if id not in self._canceled)
 
     def check_complete(self) -> None:
         """Raise unless every operation was awaited and every recorded call was made again."""
@@ -74,9 +147,13 @@ class History:
                 "but the function now ends before it"
             )
 
+    def end(self) -> None:
+        """Refuse every further call: the attempt is over."""
+        self._has_ended = True
+
 
 def _is_owned(kind: Kind) -> bool:
-    return kind in (Kind.RPC, Kind.RFI, Kind.TIMER)
+    return kind in (Kind.RPC, Kind.RFI, Kind.TIMER, Kind.EXTERNAL)
 
 
 def _describe(call: Call | Checkpoint) -> str:

@@ -5,24 +5,32 @@ An operation takes its position, and with it the id of its promise, when it is m
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
 
 from flows.domain import values
-from flows.domain.errors import PromiseFailed
+from flows.domain.errors import InvalidInputError, PromiseFailed
 from flows.domain.promise import State, describe_error, failure_of
-from flows.engine.decision import Call, Checkpoint
+from flows.domain.retry import RetryPolicy
+from flows.engine.decision import Call, Checkpoint, Interrupted
 from flows.engine.history import History
+from flows.engine.shapes import PLAIN, Shape
+
+R_co = TypeVar("R_co", covariant=True)
+
+# After the database went away under an atomic step; that is no failure of the step, and not counted as one.
+INTERRUPTED_DELAY = timedelta(seconds=1)
 
 
 class Pending(BaseException):
-    """Not an error: the operation waits for these promises, so the attempt ends here."""
+    """Not an error: the operation waits for these promises (see ``Suspended``), so the attempt ends here."""
 
-    def __init__(self, awaits: tuple[str, ...]) -> None:
+    def __init__(self, awaits: tuple[str, ...], *, first: bool) -> None:
         super().__init__(awaits)
         self.awaits = awaits
+        self.first = first
 
 
 class StepFailed(BaseException):
@@ -34,15 +42,16 @@ class StepFailed(BaseException):
         self.delay = delay
 
 
-class Operation:
+class Operation(Generic[R_co]):
     """Something to ``yield from`` or to ``await``."""
 
     def __init__(self, history: History, label: str) -> None:
         self.history = history
         self.label = label
 
-    def __iter__(self) -> Generator["Operation", Any, Any]:  # noqa: PYI058 - `yield from` has a value
-        return (yield self)
+    def __iter__(self) -> Generator["Operation[Any]", Any, R_co]:
+        value: R_co = yield self
+        return value
 
     __await__ = __iter__
 
@@ -50,26 +59,50 @@ class Operation:
         """Make sure that what the operation needs is recorded."""
 
     def pending(self) -> tuple[str, ...]:
-        """Return the ids of the promises that it waits for."""
+        """Return the ids of the promises that it waits for; none once it has an outcome."""
         return ()
 
-    def outcome(self) -> Any:
+    def awaited(self) -> tuple[str, ...]:
+        """Return the ids of all promises that it is about."""
+        return ()
+
+    def unsettled(self) -> tuple[str, ...]:
+        """Return those of them that are pending, whether or not it still waits for them."""
+        return self.pending()
+
+    @property
+    def first(self) -> bool:
+        """True if it may have an outcome before all that is pending has settled."""
+        return False
+
+    def settled_at(self) -> float:
+        """Return when it got its outcome, in epoch seconds; 0 for what never waits."""
+        return 0.0
+
+    def outcome(self) -> R_co:
         """Return its value or raise its error; only once nothing is pending."""
+        raise NotImplementedError
 
     def advance(self) -> Any:
         """Return its value, raise its error, or raise ``Pending``."""
         self.start()
         if awaits := self.pending():
-            raise Pending(awaits)
-        return self.outcome()
+            raise Pending(awaits, first=self.first)
+        self.history.reached(self.awaited())
+        try:
+            return self.outcome()
+        except PromiseFailed as failure:
+            failure.raised_at = self.history.position
+            raise
 
 
-class PromiseOperation(Operation):
-    """An operation with a promise of its own."""
+class PromiseOperation(Operation[R_co]):
+    """An operation with a promise of its own. ``shape`` is that of its value, ``method`` what users write for it."""
 
-    def __init__(self, history: History, call: Call) -> None:
-        super().__init__(history, f"ctx.{call.kind}({call.function!r})")
+    def __init__(self, history: History, call: Call, shape: Shape = PLAIN, *, method: str = "") -> None:
+        super().__init__(history, f"ctx.{method or call.kind}({call.function!r})")
         self.call = call
+        self.shape = shape
         self.checkpoint: Checkpoint | None = None
         self._is_started = False
         history.unused[self] = self.label
@@ -89,15 +122,32 @@ class PromiseOperation(Operation):
     def pending(self) -> tuple[str, ...]:
         return () if self.checkpoint and self.checkpoint.state is not State.PENDING else (self.call.id,)
 
-    def outcome(self) -> Any:
+    def awaited(self) -> tuple[str, ...]:
+        return (self.call.id,)
+
+    def settled_at(self) -> float:
+        return (self.checkpoint and self.checkpoint.settled_at) or 0.0
+
+    def outcome(self) -> R_co:
         assert self.checkpoint is not None
         failure = failure_of(self.checkpoint.id, self.checkpoint.state, self.checkpoint.error)
         if failure is not None:
             raise failure
-        return self.checkpoint.value
+        value: R_co = self.shape.load(self.checkpoint.value, f"value of {self.call.id}")
+        return value
 
 
-class Detached(PromiseOperation):
+class Sleep(PromiseOperation[None]):
+    """A timer. One that begins must not be over already."""
+
+    def begin(self) -> None:
+        until = self.call.timeout
+        if self.checkpoint is None and isinstance(until, datetime) and until <= (now := self.history.now()):
+            raise InvalidInputError("until", f"{until.isoformat()} is in the past; it is {now.isoformat()} now")
+        super().begin()
+
+
+class Detached(PromiseOperation[str]):
     """Starts a call; its value is the id of the promise."""
 
     def pending(self) -> tuple[str, ...]:
@@ -107,10 +157,10 @@ class Detached(PromiseOperation):
         return self.call.id
 
 
-class Future(Operation):
-    """A call in flight. ``yield from future`` waits for it."""
+class Future(Operation[R_co]):
+    """A call in flight. ``yield from future`` waits for it; ``id`` is that of its promise."""
 
-    def __init__(self, invoked: PromiseOperation) -> None:
+    def __init__(self, invoked: PromiseOperation[R_co]) -> None:
         super().__init__(invoked.history, invoked.label)
         self.id = invoked.call.id
         self._invoked = invoked
@@ -118,25 +168,46 @@ class Future(Operation):
     def pending(self) -> tuple[str, ...]:
         return self._invoked.pending()
 
-    def outcome(self) -> Any:
+    def awaited(self) -> tuple[str, ...]:
+        return self._invoked.awaited()
+
+    def settled_at(self) -> float:
+        return self._invoked.settled_at()
+
+    def outcome(self) -> R_co:
         return self._invoked.outcome()
 
 
-class Invoke(PromiseOperation):
+class Invoke(Operation[Future[R_co]]):
     """Starts a call; its value is the ``Future``."""
 
-    def advance(self) -> Future:
-        self.start()
-        return Future(self)
+    def __init__(self, invoked: PromiseOperation[R_co]) -> None:
+        super().__init__(invoked.history, invoked.label)
+        self._invoked = invoked
+
+    def start(self) -> None:
+        self._invoked.start()
+
+    def outcome(self) -> Future[R_co]:
+        return Future(self._invoked)
 
 
-class Run(PromiseOperation):
+class Run(PromiseOperation[R_co]):
     """A local step: runs the function here and records its outcome."""
 
-    def __init__(self, history: History, call: Call, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        super().__init__(history, call)
-        self._function = function
-        self._args = args
+    def __init__(
+        self,
+        history: History,
+        call: Call,
+        step: Callable[[], Any],
+        shape: Shape = PLAIN,
+        policy: RetryPolicy | None = None,
+        *,
+        method: str = "",
+    ) -> None:
+        super().__init__(history, call, shape, method=method)
+        self._step = step
+        self._policy = policy
         self._value: Any = None
         self._error: PromiseFailed | None = None
 
@@ -144,49 +215,70 @@ class Run(PromiseOperation):
         if self.checkpoint is not None and self.checkpoint.state is not State.PENDING:
             return
         try:
-            value = self._function(*self._args)
-            if inspect.iscoroutine(value):
-                value = asyncio.run(value)
-            text = values.encode(value, f"result of {self.call.function}")
+            call = self.perform()
+        except Interrupted as interruption:
+            raise StepFailed(interruption, INTERRUPTED_DELAY) from interruption
         except Exception as error:  # whatever the step raises is its outcome
             self._fail(error)
         else:
-            self._value = values.decode(text)
-            self._record(state=State.RESOLVED, value=text, failures=self.checkpoint.failures if self.checkpoint else 0)
+            self._value = values.decode(call.value or "null")
+
+    def perform(self) -> Call:
+        """Run the step and record its value; return the record."""
+        call = self.resolved()
+        self.history.record(call)
+        return call
+
+    def resolved(self) -> Call:
+        """Run the step and return its record, not written yet."""
+        value = self._step()
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)
+        field = f"result of {self.call.function}"
+        text = values.encode(self.shape.dump(value, field), field)
+        return self._record(
+            state=State.RESOLVED, value=text, failures=self.checkpoint.failures if self.checkpoint else 0
+        )
 
     def pending(self) -> tuple[str, ...]:
         return ()
 
-    def outcome(self) -> Any:
+    def outcome(self) -> R_co:
         if self.checkpoint is not None and self.checkpoint.state is not State.PENDING:
             return super().outcome()
         if self._error is not None:
             raise self._error
-        return self._value
+        value: R_co = self.shape.load(self._value, f"value of {self.call.id}")
+        return value
 
     def _fail(self, error: Exception) -> None:
         failures = 1 + (self.checkpoint.failures if self.checkpoint else 0)
-        delay = self.history.delay_after(error, failures, self.call.id)
+        delay = self.history.delay_after(error, failures, self.call.id, self._policy)
         described = describe_error(error)
         if delay is not None:
-            self._record(state=State.PENDING, error=described, failures=failures)
+            self.history.record(self._record(state=State.PENDING, error=described, failures=failures))
             raise StepFailed(error, delay)
-        self._record(state=State.REJECTED, error=described, failures=failures)
+        self.history.record(self._record(state=State.REJECTED, error=described, failures=failures))
         self._error = failure_of(self.call.id, State.REJECTED, described)
 
-    def _record(self, **outcome: Any) -> None:
-        self.history.record(replace(self.call, is_known=self.checkpoint is not None, **outcome))
+    def _record(self, **outcome: Any) -> Call:
+        return replace(self.call, is_known=self.checkpoint is not None, **outcome)
 
 
-class Gather(Operation):
+class Atomic(Run[R_co]):
+    """A local step in one transaction with its record."""
+
+    def perform(self) -> Call:
+        return self.history.commit_with(self.resolved)
+
+
+class Gather(Operation[tuple[R_co, ...]]):
     """Several operations at once; resumes when all have settled."""
 
-    def __init__(self, history: History, operations: tuple[Operation, ...]) -> None:
+    def __init__(self, history: History, operations: Sequence[Operation[R_co]]) -> None:
         super().__init__(history, "ctx.gather(…)")
         self._operations = operations
-        for operation in operations:
-            history.unused.pop(operation, None)
-        history.unused[self] = self.label
+        _adopt(self, operations)
 
     def start(self) -> None:
         self.history.unused.pop(self, None)
@@ -194,7 +286,99 @@ class Gather(Operation):
             operation.start()
 
     def pending(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(id for operation in self._operations for id in operation.pending()))
+        return _ids(operation.pending() for operation in self._operations)
 
-    def outcome(self) -> list[Any]:
-        return [operation.outcome() for operation in self._operations]
+    def awaited(self) -> tuple[str, ...]:
+        return _ids(operation.awaited() for operation in self._operations)
+
+    def unsettled(self) -> tuple[str, ...]:
+        return _ids(operation.unsettled() for operation in self._operations)
+
+    @property
+    def first(self) -> bool:
+        return any(operation.first for operation in self._operations if operation.pending())
+
+    def settled_at(self) -> float:
+        return max((operation.settled_at() for operation in self._operations), default=0.0)
+
+    def outcome(self) -> tuple[R_co, ...]:
+        outcomes, failures = [], []
+        for operation in self._operations:
+            try:
+                outcomes.append(operation.outcome())
+            except PromiseFailed as failure:
+                failures.append(failure)
+        if failures:
+            also_failed = [id for failure in failures for id in (failure.promise_id, *failure.also_failed)][1:]
+            failures[0].also_failed = tuple(also_failed)
+            raise failures[0]
+        return tuple(outcomes)
+
+
+class Race(Operation[R_co]):
+    """Several operations at once; resumes when the first has settled, and records which one that was."""
+
+    def __init__(
+        self, history: History, call: Call, operations: Sequence[Operation[R_co]], *, cancel_losers: bool
+    ) -> None:
+        super().__init__(history, "ctx.race(…)")
+        self._call = call
+        self._operations = operations
+        self._cancels_losers = cancel_losers
+        self._winner: Operation[R_co] | None = None
+        self._is_started = False
+        _adopt(self, operations)
+
+    def start(self) -> None:
+        if self._is_started:
+            return
+        self._is_started = True
+        self.history.unused.pop(self, None)
+        for operation in self._operations:
+            operation.start()
+        if checkpoint := self.history.recall(self._call):
+            self._winner = self._operations[checkpoint.value]
+
+    def pending(self) -> tuple[str, ...]:
+        if self._winner is not None:  # pending again, if it was rejected and then retried
+            return self._winner.pending()
+        is_decided = not all(operation.pending() for operation in self._operations)
+        return () if is_decided else _ids(operation.pending() for operation in self._operations)
+
+    def awaited(self) -> tuple[str, ...]:
+        return _ids(operation.awaited() for operation in self._operations)
+
+    def unsettled(self) -> tuple[str, ...]:
+        return _ids(operation.unsettled() for operation in self._operations)
+
+    @property
+    def first(self) -> bool:
+        return self._winner is None or self._winner.first
+
+    def settled_at(self) -> float:
+        return min(operation.settled_at() for operation in self._operations if not operation.pending())
+
+    def outcome(self) -> R_co:
+        if self._winner is None:
+            settled = [each for each in self._operations if not each.pending()]
+            self._winner = min(settled, key=lambda each: each.settled_at())
+            # First: what is canceled without the record is a loser again on replay, for it settled later.
+            self._cancel_losers()
+            index = values.encode(self._operations.index(self._winner), "winner")
+            self.history.record(replace(self._call, state=State.RESOLVED, value=index))
+        return self._winner.outcome()
+
+    def _cancel_losers(self) -> None:
+        if self._cancels_losers:
+            self.history.cancel(_ids(each.unsettled() for each in self._operations if each is not self._winner))
+
+
+def _adopt(parent: Operation[Any], operations: Iterable[Operation[Any]]) -> None:
+    """Take over from ``operations`` the duty of being awaited."""
+    for operation in operations:
+        parent.history.unused.pop(operation, None)
+    parent.history.unused[parent] = parent.label
+
+
+def _ids(of_each: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(id for ids in of_each for id in ids))

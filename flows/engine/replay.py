@@ -5,29 +5,31 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
-from flows.domain import values
-from flows.domain.errors import AttemptFenced, MisuseError, NonDeterminismError
+from flows.domain import retry, values
+from flows.domain.errors import AttemptFenced, MisuseError, NonDeterminismError, PromiseFailed
 from flows.domain.promise import describe_error
 from flows.engine.context import Context
 from flows.engine.decision import Decision, Failed, Invocation, Journal, Rejected, Resolved, SetAside, Suspended
 from flows.engine.history import History
 from flows.engine.operation import Operation, Pending, StepFailed
-from flows.engine.registry import DurableFunction
+from flows.engine.registry import AnyFunction
+from flows.engine.shapes import load_args, result_shape
 
 
-def replay(durable_function: DurableFunction, invocation: Invocation, journal: Journal) -> Decision:
+def replay(durable_function: AnyFunction, invocation: Invocation, journal: Journal) -> Decision:
     """Run one attempt of ``durable_function``.
 
     Calls that are new go to ``journal`` as they are made. Raises only ``AttemptFenced``, from the journal, and what
     ends the process: ``KeyboardInterrupt``, and the ``SystemExit`` of a pool that stops it.
     """
-    history = History(invocation, journal, durable_function.retry)
+    policy = retry.from_json(invocation.retry) if invocation.retry else durable_function.retry
+    history = History(invocation, journal, policy)
     try:
         value = _run(durable_function.function, history)
         history.check_complete()
-        text = values.encode(value, "result")
+        text = values.encode(result_shape(durable_function.function).dump(value, "result"), "result")
     except Pending as pending:
-        return Suspended(awaits=pending.awaits)
+        return Suspended(awaits=pending.awaits, first=pending.first)
     except StepFailed as step:
         return Failed(
             error=describe_error(step.cause), exception=step.cause, delay=step.delay, failures=invocation.failures
@@ -43,6 +45,8 @@ def replay(durable_function: DurableFunction, invocation: Invocation, journal: J
         return _after_error(error, history)
     except BaseException as error:  # whatever else user code raises is the outcome of the attempt
         return _after_error(error, history)
+    finally:
+        history.end()
     unfinished = history.unfinished()
     return Suspended(awaits=unfinished) if unfinished else Resolved(value=text)
 
@@ -51,6 +55,9 @@ def _after_error(error: BaseException, history: History) -> Decision:
     failures = history.invocation.failures + 1
     delay = history.delay_after(error, failures, history.invocation.id)
     described = describe_error(error)
+    if isinstance(error, PromiseFailed) and error.raised_at != history.position:
+        # Caught, answered by other calls, and raised again: a retry must not undo what was answered.
+        del described["promises"]
     if delay is not None:
         return Failed(error=described, exception=error, delay=delay, failures=failures)
     unfinished = history.unfinished()
@@ -58,7 +65,7 @@ def _after_error(error: BaseException, history: History) -> Decision:
 
 
 def _run(function: Callable[..., Any], history: History) -> Any:
-    result = function(Context(history), *history.invocation.args)
+    result = function(Context(history), *load_args(function, history.invocation.args))
     if inspect.isgenerator(result) or inspect.iscoroutine(result):
         return _drive(result, history)
     if inspect.isawaitable(result):
@@ -82,6 +89,7 @@ def _drive(body: Any, history: History) -> Any:
                 raise
             answer = _answer(body, operation, history)
     finally:
+        history.end()
         _close(body)
 
 

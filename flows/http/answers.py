@@ -13,13 +13,13 @@ from flows.http.requests import Preference
 from flows.operations import get, in_thread
 
 
-async def answer(handle: Handle, preferred: Preference) -> JsonResponse:
+async def answer(handle: Handle[Any], preferred: Preference) -> JsonResponse:
     """Wait for the flow as long as the client prefers: 200 with its value as ``message``, or 202 with its location.
 
     Raises ``PromiseRejected``, ``PromiseTimedOut`` or ``PromiseCanceled`` as the promise settled.
     """
     try:
-        response = JsonResponse({"message": await _outcome(handle, preferred.wait_s)})
+        response = JsonResponse({"message": await _outcome(handle.id, preferred.wait_s)})
     except ResultTimeout:
         response = JsonResponse({"id": handle.id, "state": "pending"}, status=HTTPStatus.ACCEPTED)
         response["Location"] = reverse("flows:promise", args=[handle.id])
@@ -29,10 +29,11 @@ async def answer(handle: Handle, preferred: Preference) -> JsonResponse:
     return response
 
 
-async def _outcome(handle: Handle, wait_s: int) -> Any:
+async def _outcome(promise_id: str, wait_s: int) -> Any:
     if wait_s:
-        return await handle.aresult(wait_s)
-    promise = await in_thread(get)(handle.id)
+        # By its id alone a handle gives the value as the JSON that it is stored as.
+        return await Handle[Any](promise_id).aresult(wait_s)
+    promise = await in_thread(get)(promise_id)
     if not promise.is_settled:
         raise ResultTimeout
     return promise.outcome()

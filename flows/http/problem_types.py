@@ -132,4 +132,6 @@ _OF_ERRORS: tuple[tuple[type[Exception], ProblemType], ...] = (
 
 def type_of(error: Exception) -> ProblemType | None:
     """Return the problem that ``error`` stands for, None if it is nobody's but the programmer's."""
+    if isinstance(error.__cause__, psycopg.errors.ReadOnlySqlTransaction):
+        return DATABASE_AWAY
     return next((found for kind, found in _OF_ERRORS if isinstance(error, kind)), None)

@@ -53,6 +53,8 @@ def _fields(promise: Promise) -> dict[str, Any]:
         "kind": promise.kind,
         "group": promise.group,
         "function": promise.function,
+        "version": promise.version,
+        "tags": promise.tags,
         "args": promise.args,
         "value": promise.value,
         "error": public_error(promise.error),

@@ -4,16 +4,21 @@ An undone claim leaves a promise ready again and its fencing token may be given 
 attempt names node and session beside the token.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
 from flows.store.sql import Row, rows
 
-# Of the promise `p`: whether a suspended one may go on.
-AWAITS_NOTHING = """
-    NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> '')
+# Of the promise `p`: whether a suspended one may go on, for no more than `wake_at` of what it awaits are pending: 0, or
+# for a race one less than there were.
+MAY_GO_ON = """
+    NOT EXISTS (SELECT FROM flows_promise c WHERE c.parent_id = p.id AND c.state = 'pending' AND c.continuation <> ''
+        OFFSET p.wake_at)
 """
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
@@ -21,8 +26,8 @@ _IS_CLAIMABLE = (
     """
     p.state = 'pending' AND p.deadline_at > now() AND (
         (p.phase = 'ready' AND p.ready_at <= now()) OR (p.phase = 'suspended' AND"""
-    + AWAITS_NOTHING
-    + """))
+    + MAY_GO_ON
+    + """)) AND p.addressee = ANY(%(addresses)s)
 """
 )
 
@@ -35,15 +40,16 @@ _TAKE = """
     SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
         sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = (SELECT s.fence FROM flows_promise s WHERE s.id = due.id)
-    RETURNING p.id, p.root_id, p."group", p.function, p.args, p.failures, p.fence, due.rank
+    RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.deadline_at,
+        p.failures, p.fence, due.rank
 )
-SELECT claimed.*, set_config('synchronous_commit', 'off', true),
+SELECT claimed.*, clock_timestamp() AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
         SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state, c.value,
-            c.error, c.failures, c.continuation <> '') ORDER BY c."position")
+            c.error, c.failures, c.continuation <> '', extract(epoch FROM c.settled_at)) ORDER BY c."position")
         FROM flows_promise c WHERE c.parent_id = claimed.id
     ) END AS checkpoints,
-    (SELECT json_build_array(function, id) FROM next) AS next
+    (SELECT json_build_array(function, id, addressee) FROM next) AS next
 FROM claimed ORDER BY claimed.rank
 """
 
@@ -55,28 +61,32 @@ WITH due AS (
     + _IS_CLAIMABLE
     + """FOR UPDATE SKIP LOCKED
 ), next AS (
-    SELECT p.function, p.id FROM flows_promise p
+    SELECT p.function, p.id, p.addressee FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.id <> %(id)s
+        AND p.addressee = ANY(%(addresses)s)
     ORDER BY p.ready_at LIMIT 1
 )"""
     + _TAKE
 )
 
-# What has killed a process before comes by its own message alone: its batch mates would die with it.
+# What has killed a process before is claimed alone: its batch mates would die with it.
 # One more than wanted is looked at, so that the worker knows whether to wake another one, and for which promise.
 CLAIM_READY = (
     """
 WITH waiting AS (
-    SELECT p.id, p.function, p.ready_at FROM flows_promise p
+    SELECT p.id, p.function, p.addressee, p.ready_at, p.losses > 0 AS is_risky FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.function = ANY(%(functions)s)
-        AND p.state = 'pending' AND p.deadline_at > now() AND p.losses = 0
+        AND p.state = 'pending' AND p.deadline_at > now()
+        AND p.addressee = ANY(%(addresses)s)
     ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
-    SELECT id, function, row_number() OVER (ORDER BY ready_at, id) AS rank FROM waiting
+    SELECT id, function, addressee, row_number() OVER oldest AS rank,
+        count(*) FILTER (WHERE is_risky) OVER oldest AS risks
+    FROM waiting WINDOW oldest AS (ORDER BY ready_at, id)
 ), due AS (
-    SELECT id, rank FROM ranked WHERE rank <= %(limit)s
+    SELECT id, rank FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
 ), next AS (
-    SELECT function, id FROM ranked WHERE rank > %(limit)s LIMIT 1
+    SELECT function, id, addressee FROM ranked WHERE id NOT IN (SELECT id FROM due) ORDER BY rank LIMIT 1
 )"""
     + _TAKE
 )
@@ -84,28 +94,43 @@ WITH waiting AS (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who claims: the node, and the database session through which it does."""
+    """Who claims: the node, and the database session through which it does.
+
+    ``addresses`` are what calls to this very node may name: its process id and its Celery name.
+    """
 
     node_id: int
     session: int
+    addresses: tuple[str, ...] = ()
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters of CLAIM_NAMED and CLAIM_READY."""
+        return {"node": self.node_id, "session": self.session, "addresses": ["", *self.addresses]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to run one attempt. ``fence`` is its fencing token."""
+    """The right to run one attempt. ``fence`` is its fencing token, ``clock`` when the database gave it."""
 
     invocation: Invocation
     fence: int
     holder: Holder
+    clock: datetime
+    _received_s: float = field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        """Return the time of the database's clock: as it was, and what has passed here since."""
+        return self.clock + timedelta(seconds=time.monotonic() - self._received_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyRef:
-    """A ready promise that a message can name."""
+    """A ready promise that a message can name. ``addressee`` is the only node that may run it, if there is one."""
 
     id: str
     group: str
     function: str
+    addressee: str = ""
 
 
 def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
@@ -118,8 +143,7 @@ def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef
         id=named.id,
         group=named.group,
         function=named.function,
-        node=holder.node_id,
-        session=holder.session,
+        **holder.params(),
     )
     return (_claim(found[0], holder), _next(found[0], named.group)) if found else (None, None)
 
@@ -128,14 +152,15 @@ def claim_ready(
     group: str, functions: Sequence[str], limit: int, holder: Holder
 ) -> tuple[list[Claim], ReadyRef | None]:
     """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
-    found = rows(
-        CLAIM_READY, group=group, functions=list(functions), limit=limit, node=holder.node_id, session=holder.session
-    )
+    found = rows(CLAIM_READY, group=group, functions=list(functions), limit=limit, **holder.params())
     return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
 
 
 def _next(row: Row, group: str) -> ReadyRef | None:
-    return ReadyRef(id=row["next"][1], group=group, function=row["next"][0]) if row["next"] else None
+    if not row["next"]:
+        return None
+    function, promise_id, addressee = row["next"]
+    return ReadyRef(id=promise_id, group=group, function=function, addressee=addressee)
 
 
 def _claim(row: Row, holder: Holder) -> Claim:
@@ -143,13 +168,17 @@ def _claim(row: Row, holder: Holder) -> Claim:
         id=row["id"],
         root_id=row["root_id"],
         group=row["group"],
+        addressee=row["addressee"],
         function=row["function"],
+        version=row["version"],
         args=row["args"],
+        retry=row["retry"],
+        deadline_at=row["deadline_at"],
         failures=row["failures"],
         attempt=row["fence"],
         checkpoints=tuple(_checkpoint(*values) for values in row["checkpoints"] or ()),
     )
-    return Claim(invocation=invocation, fence=row["fence"], holder=holder)
+    return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"])
 
 
 def _checkpoint(*values: object) -> Checkpoint:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 
-from flows.store.claims import AWAITS_NOTHING, ReadyRef
+from flows.store.claims import MAY_GO_ON, ReadyRef
 from flows.store.sql import Row, rows
 
 _WAKE = (
     """
 UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due
 WHERE p.id = due.id AND p.phase = 'suspended' AND p.state = 'pending' AND"""
-    + AWAITS_NOTHING
+    + MAY_GO_ON
     + """
-RETURNING p.id, p."group", p.function, set_config('synchronous_commit', 'off', true)
+RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_commit', 'off', true)
 """
 )
 
@@ -30,7 +30,7 @@ JOIN_MISSED = (
     """
 WITH due AS (
     SELECT id FROM flows_promise p WHERE p.phase = 'suspended' AND"""
-    + AWAITS_NOTHING
+    + MAY_GO_ON
     + """ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )"""
     + _WAKE
@@ -38,7 +38,7 @@ WITH due AS (
 
 
 def join(parent_ids: Iterable[str]) -> list[ReadyRef]:
-    """Wake those of the promises that are suspended and await nothing pending any more; return them."""
+    """Wake those of the promises that are suspended and have what they await; return them."""
     ids = sorted(set(parent_ids))
     return ready_refs(rows(JOIN, ids=ids)) if ids else []
 
@@ -50,4 +50,5 @@ def join_missed(limit: int = 1000) -> list[ReadyRef]:
 
 def ready_refs(found: Iterable[Row]) -> list[ReadyRef]:
     """Return what a message needs to know of each row."""
-    return [ReadyRef(id=row["id"], group=row["group"], function=row["function"]) for row in found]
+    names = ("id", "group", "function", "addressee")
+    return [ReadyRef(**{name: row[name] for name in names}) for row in found]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.conf import settings
-from flows.store.sql import rows
+from flows.store.sql import repeatable_rows, rows
 
 # First key of the session locks: "f" in the highest byte keeps clear of the small numbers that applications use.
 LOCK_SPACE = 0x66000000
@@ -20,6 +20,13 @@ BEAT = """
 INSERT INTO flows_node (id, name, groups, hostname, pid, lease_until)
 VALUES (%(id)s, %(name)s, %(groups)s::json, %(hostname)s, %(pid)s, now() + %(lease)s)
 ON CONFLICT (id) DO UPDATE SET lease_until = EXCLUDED.lease_until, stopped_at = NULL
+"""
+
+NAME_OF = """
+SELECT name FROM flows_node n
+WHERE lease_until > now() AND %(address)s IN (name, pid::text)
+    AND EXISTS (SELECT FROM json_array_elements_text(groups) served WHERE served = %(group)s)
+ORDER BY id DESC LIMIT 1
 """
 
 STOP = """UPDATE flows_node SET stopped_at = now(), lease_until = now() WHERE id = %(id)s"""
@@ -67,6 +74,12 @@ def register(info: NodeInfo) -> int:
 def beat(node_id: int, info: NodeInfo) -> None:
     """Renew the node's lease."""
     rows(BEAT, id=node_id, **info.params())
+
+
+def name_of(group: str, address: str) -> str | None:
+    """Return the Celery name of the live node of ``group`` with this process id or name."""
+    found = repeatable_rows(NAME_OF, group=group, address=address)
+    return str(found[0]["name"]) if found else None
 
 
 def stop(node_id: int) -> None:

@@ -6,16 +6,22 @@ Durable: when the statement returns, the work is done for ever.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime
+from functools import cached_property
+
+from django.db import OperationalError, transaction
+from psycopg.errors import DeadlockDetected
 
 from flows.conf import settings
 from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
 from flows.engine.decision import Call, Decision, Failed, Rejected, Resolved, SetAside, Suspended
+from flows.store.cancel import cancel_tree
 from flows.store.claims import Claim, ReadyRef
 from flows.store.sql import Row, rows
 
-# Calls that are there already were written by this very statement before, when its answer was lost.
+# Written again, when an answer was lost: calls that are there already were written by this very statement before.
+#
+# The LIMIT tells the planner, which takes any JSON for a hundred rows, that there are few: so it uses the primary key.
 #
 # A token may have been given out twice, if a crash undid a claim (see claims): the attempt that still holds is the one.
 #
@@ -24,10 +30,13 @@ from flows.store.sql import Row, rows
 COMMIT = """
 WITH outcome AS (
     SELECT * FROM json_to_recordset(%(outcomes)s::json) AS o(id text, fence bigint, node int, session int, state text,
-        phase text, value text, error json, note text, delay float8, failures int, outcome text)
+        phase text, value text, error json, note text, delay float8, failures int, version int, wake_at int,
+        outcome text)
+    LIMIT %(outcome_count)s
 ), held AS (
     UPDATE flows_promise p
     SET state = o.state, phase = o.phase, value = o.value::json, error = o.error, note = o.note, failures = o.failures,
+        version = COALESCE(p.version, o.version), wake_at = o.wake_at,
         settled_at = CASE WHEN o.state <> 'pending' THEN clock_timestamp() END,
         losses = CASE WHEN o.outcome IS NULL THEN p.losses ELSE 0 END,
         ready_at = CASE WHEN o.phase = 'ready' THEN now() + o.delay * interval '1 second' END, sent_at = NULL,
@@ -40,21 +49,23 @@ WITH outcome AS (
         o.node, o.session, o.outcome, o.error
 ), call AS (
     SELECT c.*, held.root_id, held.deadline_at AS limit_at FROM json_to_recordset(%(calls)s::json) AS c(id text,
-        parent_id text, fence bigint, "position" int, kind text, "group" text, function text, args text, digest text,
-        timeout float8, state text, value text, error json, failures int, continuation text, is_known bool)
+        parent_id text, fence bigint, "position" int, kind text, "group" text, addressee text, function text,
+        version int, args text, digest text, retry json, tags json, timeout float8, until timestamptz, state text,
+        value text, error json, failures int, continuation text, is_known bool)
     JOIN held ON held.id = c.parent_id AND held.fence = c.fence
 ), born AS (
-    INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", function, args, digest, state, value,
-        error, failures, continuation, phase, ready_at, sent_at, deadline_at, settled_at, note, fence, losses, sends)
-    SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group", function,
-        args::json, digest, state, value::json, error, failures, continuation,
-        CASE WHEN kind IN ('run', 'timer') THEN '' ELSE 'ready' END, now(), now(),
-        CASE kind WHEN 'detached' THEN now() + timeout * interval '1 second' WHEN 'run' THEN limit_at
-            ELSE LEAST(limit_at, now() + timeout * interval '1 second') END,
-        CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0
-    FROM call WHERE NOT is_known AND NOT EXISTS (
+    INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", addressee, function, version, args,
+        digest, retry, tags, state, value, error, failures, continuation, phase, ready_at, sent_at, deadline_at,
+        settled_at, note, fence, losses, sends, wake_at)
+    SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group", addressee,
+        function, version, args::json, digest, retry, tags, state, value::json, error, failures, continuation,
+        CASE WHEN kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END, now(), now(),
+        CASE kind WHEN 'detached' THEN COALESCE(until, now() + timeout * interval '1 second') WHEN 'run' THEN limit_at
+            ELSE LEAST(limit_at, COALESCE(until, now() + timeout * interval '1 second')) END,
+        CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0, 0
+    FROM call WHERE NOT is_known AND NOT (%(again)s AND EXISTS (
         SELECT FROM flows_promise e
-        WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest)
+        WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest))
 ), step AS (
     UPDATE flows_promise p
     SET state = c.state, value = c.value::json, error = c.error, failures = c.failures,
@@ -70,9 +81,11 @@ WITH outcome AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, error, started_at)
     SELECT id, fence, node, session, outcome, error, claimed_at FROM held WHERE outcome IS NOT NULL
     ON CONFLICT (promise_id, fence) DO UPDATE SET node_id = EXCLUDED.node_id, session = EXCLUDED.session,
-        outcome = EXCLUDED.outcome, error = EXCLUDED.error, started_at = EXCLUDED.started_at
+        outcome = EXCLUDED.outcome, error = EXCLUDED.error, started_at = EXCLUDED.started_at,
+        ended_at = EXCLUDED.ended_at
 )
 SELECT held.id, held.state, held.continuation, parent.id AS parent_id, parent."group", parent.function,
+    parent.addressee,
     CASE WHEN held.state <> 'pending' AND held.kind IN ('root', 'detached')
         THEN pg_notify('flows_settled', held.id) END AS notified
 FROM held LEFT JOIN flows_promise parent ON parent.id = held.parent_id AND held.continuation <> ''
@@ -86,16 +99,20 @@ FROM json_to_recordset(%(claims)s::json) AS c(id text, fence bigint, node int, s
 ON CONFLICT (promise_id, fence) DO UPDATE SET outcome = 'fenced', ended_at = now() WHERE flows_attempt.outcome = 'lost'
 """
 
+_TRIES = 3
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What is to be committed for one claim.
 
-    ``decision`` is None while the attempt goes on. ``released`` gives a claim back that never began.
+    ``cancels`` are calls to be canceled. ``decision`` is None while the attempt goes on. ``released`` gives a claim
+    back that never began.
     """
 
     claim: Claim
     calls: tuple[Call, ...] = ()
+    cancels: tuple[str, ...] = ()
     decision: Decision | None = None
     released: bool = False
 
@@ -104,18 +121,21 @@ class Outcome:
         """The promises that the attempt was suspended on."""
         return self.decision.awaits if isinstance(self.decision, Suspended) else ()
 
-    @property
+    @cached_property
     def continuation(self) -> Continuation:
         """How the parent hangs on what it awaits: by a link on a single call, by a chord on calls made at once."""
         at_once = {*self.awaits, *(call.id for call in self.calls if call.kind in (Kind.RPC, Kind.RFI))}
         return Continuation.LINK if len(at_once) == 1 else Continuation.CHORD
 
-    @property
-    def awaited_earlier(self) -> tuple[str, ...]:
-        """The awaited promises that stand in the table already and are not marked as awaited."""
+    @cached_property
+    def marks(self) -> dict[str, Continuation]:
+        """What changes for promises that stand in the table already: those that are awaited now, or no longer."""
+        if not isinstance(self.decision, Suspended):
+            return {}
         new = {call.id for call in self.calls if not call.is_known}
-        marked = {c.id for c in self.claim.invocation.checkpoints if c.is_awaited}
-        return tuple(id for id in self.awaits if id not in new and id not in marked)
+        marked = {c.id for c in self.claim.invocation.checkpoints if c.is_awaited and c.state is State.PENDING}
+        awaited = {id: self.continuation for id in self.awaits if id not in new and id not in marked}
+        return awaited | dict.fromkeys(marked.difference(self.awaits), Continuation.NONE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,31 +148,62 @@ class Committed:
     parent: ReadyRef | None
 
 
-def commit(outcomes: Sequence[Outcome]) -> dict[str, Committed]:
+def commit(outcomes: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
     """Write ``outcomes``, each if its claim still holds; return those that were written, by promise id.
 
-    The others are recorded as fenced. An outcome that marks promises of earlier transactions as awaited shares its
-    statement with no other: a statement may update a row once only, and the other may be that very row's.
+    The others are recorded as fenced. An outcome that touches promises of earlier transactions shares its statement
+    with no other: a statement may update a row once only, and the other may be that very row's. ``again`` tells that
+    they may have been written before, without an answer.
     """
-    alone = [[outcome] for outcome in outcomes if outcome.awaited_earlier]
-    together = [outcome for outcome in outcomes if not outcome.awaited_earlier]
-    written: dict[str, Committed] = {}
-    for batch in [*([together] if together else []), *alone]:
-        written |= _commit(batch)
+    together = [outcome for outcome in outcomes if not (outcome.marks or outcome.cancels)]
+    written = _commit(together, again=again) if together else {}
+    for outcome in outcomes:
+        if outcome.cancels:
+            written |= _commit_and_cancel(outcome, again=again)
+        elif outcome.marks:
+            written |= _commit([outcome], again=again)
     refused = [outcome.claim for outcome in outcomes if outcome.claim.invocation.id not in written]
     if refused:
-        rows(FENCED, claims=json.dumps([_claim_row(claim) for claim in refused]))
+        record_fenced(refused)
     return written
 
 
-def _commit(batch: Sequence[Outcome]) -> dict[str, Committed]:
+def commit_calls(claim: Claim, calls: Sequence[Call]) -> bool:
+    """Write calls of an attempt that goes on, in the caller's transaction; return False if its claim is gone."""
+    return bool(_commit([Outcome(claim=claim, calls=tuple(calls))]))
+
+
+def record_fenced(claims: Iterable[Claim]) -> None:
+    """Record that these attempts went on after they had lost their claim."""
+    rows(FENCED, claims=json.dumps([_claim_row(claim) for claim in claims]))
+
+
+def _commit(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
     found = rows(
         COMMIT,
         outcomes=json.dumps([_outcome_row(outcome) for outcome in batch]),
+        outcome_count=len(batch),
         calls=json.dumps([row for outcome in batch for row in _call_rows(outcome)]),
         awaited=json.dumps([row for outcome in batch for row in _awaited_rows(outcome)]),
+        again=again,
     )
     return {row["id"]: _committed(row) for row in found}
+
+
+def _commit_and_cancel(outcome: Outcome, *, again: bool) -> dict[str, Committed]:
+    for tries_left in range(_TRIES, 0, -1):
+        try:
+            with transaction.atomic(using=settings.DATABASE):
+                written = _commit([outcome], again=again)
+                for promise_id in outcome.cancels if written else ():
+                    cancel_tree(promise_id)
+        except OperationalError as error:
+            # Losers that settle at this moment lock the same rows in another order.
+            if tries_left == 1 or not isinstance(error.__cause__, DeadlockDetected):
+                raise
+        else:
+            return written
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _claim_row(claim: Claim) -> Row:
@@ -167,6 +218,8 @@ def _outcome_row(outcome: Outcome) -> Row:
         "note": "",
         "delay": 0,
         "failures": outcome.claim.invocation.failures,
+        "version": outcome.claim.invocation.version,
+        "wake_at": 0,
     }
     return {**_claim_row(outcome.claim), **blank, **_changes(outcome)}
 
@@ -190,8 +243,9 @@ def _changes(outcome: Outcome) -> Row:
             }
         case SetAside(note=note):
             return {"phase": Phase.ASIDE, "note": note, "outcome": AttemptOutcome.ASIDE}
-        case Suspended():
-            return {"phase": Phase.SUSPENDED, "outcome": AttemptOutcome.SUSPENDED}
+        case Suspended(awaits=awaits, first=first):
+            wake_at = len(awaits) - 1 if first else 0
+            return {"phase": Phase.SUSPENDED, "wake_at": wake_at, "outcome": AttemptOutcome.SUSPENDED}
 
 
 def _call_rows(outcome: Outcome) -> Iterable[Row]:
@@ -204,10 +258,14 @@ def _call_rows(outcome: Outcome) -> Iterable[Row]:
             "position": call.position,
             "kind": call.kind,
             "group": call.group,
+            "addressee": call.addressee,
             "function": call.function,
+            "version": call.version,
             "args": call.args,
             "digest": call.digest,
-            "timeout": _timeout(call).total_seconds(),
+            "retry": call.retry,
+            "tags": call.tags,
+            **_deadline(call),
             "state": call.state,
             "value": call.value,
             "error": call.error,
@@ -219,25 +277,25 @@ def _call_rows(outcome: Outcome) -> Iterable[Row]:
 
 def _awaited_rows(outcome: Outcome) -> Iterable[Row]:
     parent_id = outcome.claim.invocation.id
-    for promise_id in outcome.awaited_earlier:
-        yield {
-            "id": promise_id,
-            "parent_id": parent_id,
-            "fence": outcome.claim.fence,
-            "continuation": outcome.continuation,
-        }
+    for promise_id, continuation in outcome.marks.items():
+        yield {"id": promise_id, "parent_id": parent_id, "fence": outcome.claim.fence, "continuation": continuation}
 
 
-def _timeout(call: Call) -> timedelta:
-    return call.timeout if call.timeout is not None else settings.TIMEOUT
+def _deadline(call: Call) -> Row:
+    if isinstance(call.timeout, datetime):
+        return {"timeout": None, "until": call.timeout.isoformat()}
+    timeout = call.timeout if call.timeout is not None else settings.TIMEOUT
+    return {"timeout": timeout.total_seconds(), "until": None}
 
 
 def _committed(row: Row) -> Committed:
-    parent = row["parent_id"]
-    fields: dict[str, Any] = {"id": parent, "group": row["group"], "function": row["function"]}
+    parent = None
+    if row["parent_id"]:
+        fields = {name: row[name] for name in ("group", "function", "addressee")}
+        parent = ReadyRef(id=row["parent_id"], **fields)
     return Committed(
         id=row["id"],
         state=State(row["state"]),
         continuation=Continuation(row["continuation"]),
-        parent=ReadyRef(**fields) if parent else None,
+        parent=parent,
     )

@@ -1,23 +1,26 @@
 """Starts promises and reads them."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from flows.conf import settings
 from flows.domain.errors import PromiseConflict, PromiseNotFound
 from flows.domain.promise import Kind, Phase, Promise, State
-from flows.store.claims import ReadyRef
 from flows.store.sql import Row, repeatable_rows, rows
 
 # Inserts the root, or finds the promise that has its id. A row that another transaction inserted meanwhile is in
 # neither part: then the caller asks once more.
 START = """
 WITH born AS (
-    INSERT INTO flows_promise (id, root_id, "position", kind, "group", function, args, digest, state, phase, note,
-        continuation, fence, failures, losses, sends, deadline_at, ready_at, sent_at)
-    VALUES (%(id)s, %(id)s, 0, 'root', %(group)s, %(function)s, %(args)s::json, %(digest)s, 'pending', 'ready', '',
-        '', 0, 0, 0, 0, now() + %(timeout)s, now(), now())
+    INSERT INTO flows_promise (id, root_id, "position", kind, "group", addressee, function, version, args, digest,
+        retry, tags, state, phase, note, continuation, fence, failures, losses, sends, wake_at, deadline_at, ready_at,
+        sent_at)
+    VALUES (%(id)s, %(id)s, 0, 'root', %(group)s, %(addressee)s, %(function)s, %(version)s, %(args)s::json, %(digest)s,
+        %(retry)s::json, %(tags)s::json, 'pending', 'ready', '', '', 0, 0, 0, 0, 0,
+        COALESCE(%(until)s, now() + %(timeout)s), now(), now())
     ON CONFLICT (id) DO NOTHING
     RETURNING kind, "group", function, digest
 )
@@ -26,16 +29,21 @@ UNION ALL
 SELECT kind, "group", function, digest, false FROM flows_promise WHERE id = %(id)s AND NOT EXISTS (SELECT FROM born)
 """
 
-# Whoever reads a promise past its deadline settles it: what one reader has seen, no later write can change.
-EXPIRE = """
-UPDATE flows_promise
-SET state = CASE kind WHEN 'timer' THEN 'resolved' ELSE 'timedout' END, settled_at = deadline_at, phase = '',
+# The end of a deadline or of a timer.
+AT_ITS_DEADLINE = """
+    state = CASE kind WHEN 'timer' THEN 'resolved' ELSE 'timedout' END, settled_at = deadline_at, phase = '',
     value = CASE kind WHEN 'timer' THEN 'null'::json END, node_id = NULL, session = NULL
-WHERE id = ANY(%(ids)s) AND state = 'pending' AND deadline_at <= clock_timestamp()
 """
 
+# Whoever reads a promise past its deadline settles it: what one reader has seen, no later write can change.
+EXPIRE = (
+    """UPDATE flows_promise SET"""
+    + AT_ITS_DEADLINE
+    + """WHERE id = ANY(%(ids)s) AND state = 'pending' AND deadline_at <= clock_timestamp()"""
+)
+
 READ = """
-SELECT id, root_id, parent_id, kind, "group", function, args, state, phase, value, error, note,
+SELECT id, root_id, parent_id, kind, "group", function, version, args, tags, state, phase, value, error, note,
     created_at, deadline_at, settled_at, state = 'pending' AND deadline_at <= clock_timestamp() AS is_overdue
 FROM flows_promise WHERE id = ANY(%(ids)s)
 """
@@ -53,25 +61,29 @@ ORDER BY fence DESC LIMIT %(limit)s
 
 NOTE = """UPDATE flows_promise SET note = %(note)s WHERE id = %(id)s AND state = 'pending'"""
 
-
-# For what was set aside, once the right code runs, and for what waits for its next attempt.
-RETRY = """
-UPDATE flows_promise SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0, note = ''
-WHERE id = %(id)s AND state = 'pending' AND (phase = 'aside' OR (phase = 'ready' AND ready_at > now()))
-RETURNING id, "group", function
+# Only what is external has nobody else to settle it.
+SETTLE = """
+UPDATE flows_promise
+SET state = %(state)s, value = %(value)s::json, error = %(error)s::json, settled_at = clock_timestamp()
+WHERE id = %(id)s AND kind = 'external' AND state = 'pending' AND deadline_at > clock_timestamp()
+RETURNING parent_id
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A call to be started. ``args`` is JSON text, ``digest`` that of its arguments."""
+    """A root call to be started; its fields are as those of ``Call``."""
 
     id: str
     group: str
     function: str
     args: str
     digest: str
-    timeout: timedelta
+    timeout: timedelta | datetime | None = None
+    addressee: str = ""
+    version: int | None = None
+    retry: dict[str, Any] | None = None
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def start(call: Start) -> bool:
@@ -79,15 +91,21 @@ def start(call: Start) -> bool:
 
     Raises ``PromiseConflict`` if the id belongs to another call; nothing is written then.
     """
+    timeout = call.timeout if call.timeout is not None else settings.TIMEOUT
     for _ in range(2):
         found = repeatable_rows(
             START,
             id=call.id,
             group=call.group,
+            addressee=call.addressee,
             function=call.function,
+            version=call.version,
             args=call.args,
             digest=call.digest,
-            timeout=call.timeout,
+            retry=json.dumps(call.retry) if call.retry else None,
+            tags=json.dumps(call.tags),
+            until=timeout if isinstance(timeout, datetime) else None,
+            timeout=timeout if isinstance(timeout, timedelta) else None,
         )
         if found:
             break
@@ -134,10 +152,16 @@ def attempts(promise_id: str, limit: int = 1000) -> list[Row]:
     return repeatable_rows(ATTEMPTS, id=promise_id, limit=limit)[::-1]
 
 
-def retry(promise_id: str) -> ReadyRef | None:
-    """Make a promise ready that was set aside or waits for its next attempt; None if it does neither."""
-    found = rows(RETRY, id=promise_id)
-    return ReadyRef(id=found[0]["id"], group=found[0]["group"], function=found[0]["function"]) if found else None
+def settle(
+    promise_id: str, state: State, *, value: str | None = None, error: dict[str, Any] | None = None
+) -> str | None:
+    """Settle an external promise; return the id of its parent, None if it was not pending and external.
+
+    ``value`` is JSON text.
+    """
+    given = json.dumps(error) if error else None
+    found = rows(SETTLE, id=promise_id, state=state, value=value, error=given)
+    return str(found[0]["parent_id"]) if found else None
 
 
 def note(promise_id: str, reason: str) -> None:

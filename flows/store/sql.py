@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, LiteralString
 
 import psycopg
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.rows import dict_row
 
@@ -16,6 +16,14 @@ Row = dict[str, Any]
 def connection() -> BaseDatabaseWrapper:
     """Return this thread's Django connection to the database of the promises."""
     return connections[settings.DATABASE]
+
+
+def ensured() -> psycopg.Connection[Any]:
+    """Return the driver's own connection of this thread; opens it if need be."""
+    django = connection()
+    django.ensure_connection()
+    raw: psycopg.Connection[Any] = django.connection
+    return raw
 
 
 def repeatable_rows(statement: LiteralString, **params: Any) -> list[Row]:
@@ -33,16 +41,15 @@ def rows(statement: LiteralString, **params: Any) -> list[Row]:
     """Run ``statement`` and return its rows, by column name.
 
     Binds on the server, so that statements are prepared where the connection's ``prepare_threshold`` allows it. Raises
-    Django's ``OperationalError`` or ``InterfaceError`` if the database is away; the connection is then dropped, so that
-    the next statement opens a new one.
+    Django's ``OperationalError`` or ``InterfaceError`` if the database is away, ``InternalError`` if it is read-only;
+    the connection is then dropped, so that the next statement opens a new one, perhaps to another server.
     """
     django = connection()
     try:
-        django.ensure_connection()
-        with django.wrap_database_errors, psycopg.Cursor(django.connection, row_factory=dict_row) as cursor:
+        with django.wrap_database_errors, psycopg.Cursor(ensured(), row_factory=dict_row) as cursor:
             cursor.execute(statement, _none_if_empty(params))
             return cursor.fetchall() if cursor.description else []
-    except (OperationalError, InterfaceError):
+    except (OperationalError, InterfaceError, InternalError):
         if not django.in_atomic_block:
             django.close()
         raise

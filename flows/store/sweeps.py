@@ -7,9 +7,11 @@ from flows.conf import settings
 from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.nodes import LOCK_SPACE
+from flows.store.promises import AT_ITS_DEADLINE
 from flows.store.sql import rows
 
-# A claim is lost when its node's lease has ended, or when the lock of its session is gone.
+# A claim is lost when its node's lease has ended, or when the lock of its session is gone. A node that comes back from
+# a pause, or from an outage of PostgreSQL, may claim before it beats: what it claims then has a lease of its own.
 RECOVER = """
 WITH alive AS MATERIALIZED (
     SELECT classid::bigint AS space, objid::bigint AS session FROM pg_locks
@@ -18,7 +20,8 @@ WITH alive AS MATERIALIZED (
 ), lost AS (
     SELECT p.id, p.node_id, p.session, p.fence, p.claimed_at, p.losses + 1 >= %(max_losses)s AS is_poison
     FROM flows_promise p LEFT JOIN flows_node n ON n.id = p.node_id
-    WHERE p.phase = 'claimed' AND (n.id IS NULL OR n.lease_until < now() OR (%(locks)s AND NOT EXISTS (
+    WHERE p.phase = 'claimed' AND (n.id IS NULL
+        OR GREATEST(n.lease_until, p.claimed_at + %(lease)s) < now() OR (%(locks)s AND NOT EXISTS (
         SELECT FROM alive WHERE alive.space = p.node_id + %(space)s AND alive.session = p.session)))
     ORDER BY p.id LIMIT %(limit)s FOR UPDATE OF p SKIP LOCKED
 ), freed AS (
@@ -30,48 +33,81 @@ WITH alive AS MATERIALIZED (
         error = CASE WHEN is_poison THEN json_build_object('type', 'WorkerLost', 'message', (p.losses + 1)
             || ' attempts in a row ended without an outcome', 'traceback', '', 'cause', NULL) ELSE p.error END
     FROM lost WHERE p.id = lost.id
-    RETURNING p.id, p.parent_id, p.kind, p."group", p.function, p.state
+    RETURNING p.id, p.parent_id, p.kind, p."group", p.function, p.addressee, p.state
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
     SELECT id, fence, node_id, session, 'lost', claimed_at FROM lost ON CONFLICT (promise_id, fence) DO NOTHING
 )
-SELECT id, parent_id, "group", function, state,
+SELECT id, parent_id, "group", function, addressee, state,
     CASE WHEN state <> 'pending' AND kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
 FROM freed
 """
 
-EXPIRE_DUE = """
+# What a node gives up by itself is no loss: nothing says that the promise would end another worker, too.
+HAND_BACK = """
+WITH freed AS (
+    UPDATE flows_promise p
+    SET node_id = NULL, session = NULL, sends = 0, sent_at = now(), phase = 'ready', ready_at = now()
+    FROM (SELECT id, node_id, session FROM flows_promise WHERE phase = 'claimed' AND node_id = %(node)s
+        ORDER BY id FOR UPDATE) AS held
+    WHERE p.id = held.id
+    RETURNING p.id, p."group", p.function, p.addressee, p.fence, held.node_id, held.session, p.claimed_at
+), attempt AS (
+    INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
+    SELECT id, fence, node_id, session, 'lost', claimed_at FROM freed ON CONFLICT (promise_id, fence) DO NOTHING
+)
+SELECT id, "group", function, addressee FROM freed
+"""
+
+EXPIRE_DUE = (
+    """
 WITH due AS (
     SELECT id FROM flows_promise WHERE state = 'pending' AND deadline_at <= now()
     ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), expired AS (
-    UPDATE flows_promise p
-    SET state = CASE kind WHEN 'timer' THEN 'resolved' ELSE 'timedout' END, settled_at = deadline_at, phase = '',
-        value = CASE kind WHEN 'timer' THEN 'null'::json END, node_id = NULL, session = NULL
-    FROM due WHERE p.id = due.id
+    UPDATE flows_promise p SET"""
+    + AT_ITS_DEADLINE
+    + """FROM due WHERE p.id = due.id
     RETURNING p.id, p.parent_id, p.kind
 )
 SELECT parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
 FROM expired
 """
+)
 
-# Nobody serves the group, for some seconds already; cleared by the next claim.
+# Nobody serves the group, or no node has the address, for some seconds already; cleared by the next claim.
 UNSERVED = """
-UPDATE flows_promise SET note = 'no live node serves group ' || "group" || '; start a worker for its queue' FROM (
+UPDATE flows_promise SET note = CASE addressee WHEN '' THEN 'no live node serves group ' || "group"
+    ELSE 'no live node ' || addressee || ' serves group ' || "group" END || '; start a worker for its queue' FROM (
     SELECT id FROM flows_promise p
     WHERE p.phase = 'ready' AND p.note = '' AND p.ready_at < now() - %(lease)s AND NOT EXISTS (
         SELECT FROM flows_node n, json_array_elements_text(n.groups) served
-        WHERE n.lease_until > now() AND served = p."group")
+        WHERE n.lease_until > now() AND served = p."group" AND p.addressee IN ('', n.name, n.pid::text))
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS unserved WHERE flows_promise.id = unserved.id
 RETURNING "group"
 """
 
+# Whether a deadline, a timer, or a promise of `groups` is due, and in how many seconds the next one will be: looked up
+# at the ends of two indexes.
+DUE = """
+SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at <= now())
+    OR EXISTS (SELECT FROM flows_promise WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND ready_at <= now())
+    AS is_due,
+    extract(epoch FROM LEAST(
+        (SELECT min(deadline_at) FROM flows_promise
+            WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()),
+        (SELECT min(next.ready_at) FROM unnest(%(groups)s::text[]) AS served CROSS JOIN LATERAL (
+            SELECT min(ready_at) AS ready_at FROM flows_promise
+            WHERE phase = 'ready' AND "group" = served AND ready_at > now()) AS next)
+    ) - clock_timestamp())::float8 AS seconds
+"""
+
 # Ready for longer than its last message should have taken: the wait doubles with each message sent, up to 32 sweeps, so
 # that a group without workers is not flooded.
 UNSENT = """
-SELECT id, "group", function FROM flows_promise
-WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND ready_at <= now()
+SELECT id, "group", function, addressee FROM flows_promise
+WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
     AND (sent_at IS NULL OR sent_at < now() - %(every)s * power(2, LEAST(sends, 5)))
 ORDER BY ready_at LIMIT %(limit)s
 """
@@ -92,13 +128,16 @@ class Recovered:
     parent_ids: list[str]
 
 
-def recover(limit: int = 500, *, trusts_locks: bool = True) -> Recovered:
-    """Take lost claims back; reject what has lost too many workers.
-
-    Without ``trusts_locks`` only by their node's lease: when PostgreSQL was restarted, every lock is gone for a moment.
-    """
-    locks = settings.SESSION_LOCKS and trusts_locks
-    found = rows(RECOVER, locks=locks, space=LOCK_SPACE, max_losses=settings.MAX_LOSSES, limit=limit)
+def recover(limit: int = 500) -> Recovered:
+    """Take lost claims back; reject what has lost too many workers."""
+    found = rows(
+        RECOVER,
+        locks=settings.SESSION_LOCKS,
+        space=LOCK_SPACE,
+        lease=settings.LEASE,
+        max_losses=settings.MAX_LOSSES,
+        limit=limit,
+    )
     ready = ready_refs(row for row in found if row["state"] == "pending")
     rejected = [row for row in found if row["state"] != "pending"]
     return Recovered(
@@ -106,6 +145,11 @@ def recover(limit: int = 500, *, trusts_locks: bool = True) -> Recovered:
         rejected_ids=[row["id"] for row in rejected],
         parent_ids=[row["parent_id"] for row in rejected if row["parent_id"]],
     )
+
+
+def hand_back(node_id: int) -> list[ReadyRef]:
+    """Take back all claims of a node that stops; return the promises, which are ready for others."""
+    return ready_refs(rows(HAND_BACK, node=node_id))
 
 
 def expire_due(limit: int = 1000) -> list[str]:
@@ -118,9 +162,22 @@ def note_unserved(limit: int = 500) -> set[str]:
     return {row["group"] for row in rows(UNSERVED, lease=settings.LEASE, limit=limit)}
 
 
-def unsent(groups: Sequence[str], limit: int = 10) -> list[ReadyRef]:
-    """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue."""
-    return ready_refs(rows(UNSENT, groups=list(groups), limit=limit, every=settings.SWEEP_EVERY))
+def unsent(groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
+    """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue.
+
+    ``addresses`` are the node's own: calls to others are theirs to send.
+    """
+    own = ["", *addresses]
+    return ready_refs(rows(UNSENT, groups=list(groups), addresses=own, limit=limit, every=settings.SWEEP_EVERY))
+
+
+def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:
+    """Return whether something is due, and in how many seconds the next thing will be, None if nothing will.
+
+    Looks ahead for promises of ``groups``, and for all deadlines and timers if ``deadlines``.
+    """
+    found = rows(DUE, groups=list(groups), deadlines=deadlines)[0]
+    return found["is_due"], found["seconds"]
 
 
 def mark_sent(promise_ids: Iterable[str]) -> None:

@@ -2,30 +2,51 @@
 
 import logging
 import time
+from dataclasses import replace
+from datetime import timedelta
 
 from flows.conf import settings
-from flows.domain.errors import AttemptFenced
-from flows.engine.decision import Decision
-from flows.engine.registry import DurableFunction
+from flows.domain.errors import AttemptFenced, UnknownVersionError
+from flows.domain.promise import describe_error
+from flows.engine.decision import Decision, Failed
+from flows.engine.registry import registry
 from flows.engine.replay import replay
 from flows.store.claims import Claim
 from flows.worker.ledger import Ledger
+from flows.worker.publish import FENCED
 
 log = logging.getLogger(__name__)
 
+# Until a worker with the right code comes for a call, in a rolling deployment.
+POSTPONED_FOR = timedelta(seconds=5)
 
-def run_attempt(durable_function: DurableFunction, claim: Claim, ledger: Ledger) -> Decision | None:
+
+def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
     """Run ``claim`` and return the decision, which is not committed yet; None if the claim was lost meanwhile."""
+    invocation = claim.invocation
+    try:
+        durable_function = registry.get(invocation.group, invocation.function, invocation.version)
+    except UnknownVersionError as error:
+        ledger.begin(claim)
+        return _postpone(claim, error)
     if settings.SLOW_MOTION:
         time.sleep(settings.SLOW_MOTION.total_seconds())
-    ledger.begin(claim)
+    # From its first attempt on a call keeps the version that ran it.
+    invocation = replace(invocation, version=durable_function.version)
+    ledger.begin(replace(claim, invocation=invocation))
     try:
-        decision = replay(durable_function, claim.invocation, ledger)
+        decision = replay(durable_function, invocation, ledger)
     except AttemptFenced:
         ledger.abandon()
-        log.warning("attempt %d of %s was fenced: its claim is gone", claim.fence, claim.invocation.id)
+        log.warning(FENCED, claim.fence, invocation.id)
         return None
     except BaseException:
         ledger.abandon()
         raise
     return decision
+
+
+def _postpone(claim: Claim, error: UnknownVersionError) -> Failed:
+    """Leave the call to a worker that knows its version; that is not counted as a failure."""
+    failures = claim.invocation.failures
+    return Failed(error=describe_error(error), exception=error, delay=POSTPONED_FOR, failures=failures)

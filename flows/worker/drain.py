@@ -15,7 +15,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing f
 from flows import canvas
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside
-from flows.engine.registry import DurableFunction, registry
+from flows.engine.registry import registry
 from flows.store import claims
 from flows.store.claims import Claim
 from flows.worker import process
@@ -91,11 +91,10 @@ def _run_batch(claimed: list[Claim], current: Ledger, pace: Pace, events: Events
 
 def _run_one(claim: Claim, current: Ledger, events: Events) -> None:
     invocation = claim.invocation
-    durable_function = registry.get(invocation.group, invocation.function)
-    with _as_task(durable_function, claim) as task:
-        events.started(invocation.id, durable_function.task_name)
+    with _as_task(claim) as task:
+        events.started(invocation.id, task.name)
         started = time.monotonic()
-        decision = run_attempt(durable_function, claim, current)
+        decision = run_attempt(claim, current)
         if decision is None:
             return
         current.defer(decision)
@@ -105,9 +104,9 @@ def _run_one(claim: Claim, current: Ledger, events: Events) -> None:
 
 
 @contextmanager
-def _as_task(durable_function: DurableFunction, claim: Claim) -> "Iterator[Task[Any, Any]]":
+def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
     """Make the attempt the current Celery task, between its prerun and postrun signals."""
-    task = current_app.tasks[durable_function.task_name]
+    task = current_app.tasks[f"{claim.invocation.group}.{claim.invocation.function}"]
     promise_id = claim.invocation.id
     task.push_request(
         id=promise_id, task=task.name, args=(), kwargs={}, root_id=claim.invocation.root_id, called_directly=False

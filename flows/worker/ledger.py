@@ -5,19 +5,25 @@ watchdog commits what has come of age. Sends happen after the commit and outside
 nobody's commit.
 """
 
+import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from django.db import DatabaseError, InterfaceError, transaction
 
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, MisuseError
-from flows.engine.decision import Call, Decision
-from flows.store import sql
+from flows.engine.decision import Call, Decision, Interrupted
+from flows.store import outcomes, sql
 from flows.store.claims import Claim
 from flows.store.outcomes import Committed, Outcome
 from flows.worker import process, publish
+
+log = logging.getLogger(__name__)
 
 # A claim that has not begun after this long is given back: somebody else may have a free slot.
 PATIENCE_S = 0.050
@@ -33,6 +39,7 @@ class Ledger:
         self._finished: list[Outcome] = []
         self._claim: Claim | None = None
         self._calls: list[Call] = []
+        self._cancels: list[str] = []
         self._is_fenced = False
         self._since = 0.0
 
@@ -54,7 +61,7 @@ class Ledger:
     def begin(self, claim: Claim) -> None:
         """Begin an attempt."""
         with self._lock:
-            self._claim, self._calls, self._is_fenced = claim, [], False
+            self._claim, self._calls, self._cancels, self._is_fenced = claim, [], [], False
 
     def record(self, call: Call) -> None:
         """Take a call of the running attempt.
@@ -62,11 +69,7 @@ class Ledger:
         Raises ``AttemptFenced`` if the attempt was refused meanwhile, and ``MisuseError`` inside a transaction of user
         code, which could undo the record.
         """
-        if sql.connection().in_atomic_block:
-            raise MisuseError(
-                "an operation of the context was used inside transaction.atomic(), which might undo its record; "
-                "end the block first, or put the whole block into a function for ctx.run(…)"
-            )
+        _refuse_in_transaction()
         with self._lock:
             self._start_clock()
             self._calls.append(call)
@@ -74,6 +77,49 @@ class Ledger:
         self._flush_if_of_age()
         if self._is_fenced:
             raise AttemptFenced
+
+    def commit_with(self, step: Callable[[], Call]) -> Call:
+        """Run ``step`` in one transaction with the record of the call that it returns, and with the fence.
+
+        Raises as ``record``, and ``Interrupted`` if the connection is gone; whatever ``step`` raises.
+        """
+        _refuse_in_transaction()
+        # What was done before belongs to no transaction of user code.
+        self.flush()
+        if self._is_fenced:
+            raise AttemptFenced
+        assert self._claim is not None
+        used = sql.ensured()
+        committed: list[bool] = []
+        try:
+            with transaction.atomic(using=settings.DATABASE):
+                # Before whatever the step wants to be called after the commit: that may raise, and undoes nothing.
+                transaction.on_commit(lambda: committed.append(True), using=settings.DATABASE)
+                call = step()
+                self._is_fenced = not outcomes.commit_calls(self._claim, [call])
+                transaction.set_rollback(self._is_fenced, using=settings.DATABASE)
+        except Exception as error:
+            if committed:
+                log.exception("a callback after the commit of %s has failed", call.id)
+                return call
+            if isinstance(error, DatabaseError | InterfaceError) and used.closed:
+                raise Interrupted(f"the database went away: {error}") from error
+            raise
+        if self._is_fenced:
+            outcomes.record_fenced([self._claim])
+            raise AttemptFenced
+        return call
+
+    def cancel(self, promise_ids: Iterable[str]) -> None:
+        """Take calls of the running attempt that are to be canceled, in one transaction with what is recorded next."""
+        with self._lock:
+            self._start_clock()
+            self._cancels += promise_ids
+
+    def now(self) -> datetime:
+        """Return the time of the database's clock."""
+        assert self._claim is not None
+        return self._claim.now()
 
     def finish(self, decision: Decision, *, celery_continues: bool) -> Committed | None:
         """End the attempt and commit, with all that is waiting; return how it was written, None if it was refused.
@@ -96,7 +142,7 @@ class Ledger:
     def abandon(self) -> None:
         """End an attempt that was fenced or broken off: what it did since its last commit is void."""
         with self._lock:
-            self._claim, self._calls = None, []
+            self._claim, self._calls, self._cancels = None, [], []
 
     def flush(self) -> None:
         """Commit everything."""
@@ -114,7 +160,7 @@ class Ledger:
     def due_at(self) -> float | None:
         """Return the monotonic time by which something must be done, None if there is nothing."""
         times = []
-        if self._finished or self._calls:
+        if self._finished or self._calls or self._cancels:
             times.append(self._since + settings.COMMIT_WITHIN.total_seconds())
         if self._queue:
             times.append(self._queued_at + PATIENCE_S)
@@ -130,33 +176,43 @@ class Ledger:
     def _end(self, decision: Decision) -> str:
         assert self._claim is not None
         self._start_clock()
-        outcome = Outcome(claim=self._claim, calls=tuple(self._calls), decision=decision)
+        outcome = self._running(decision)
         self._finished.append(outcome)
-        self._claim, self._calls = None, []
+        self._claim, self._calls, self._cancels = None, [], []
         return outcome.claim.invocation.id
 
     def _persist(self) -> tuple[list[Outcome], dict[str, Committed]]:
         """Write everything. If that fails the work is kept: it is written with the next try, or refused then."""
-        running = self._claim if self._calls else None
-        batch = list(self._finished)
-        if running is not None:
-            batch.append(Outcome(claim=running, calls=tuple(self._calls)))
+        running = self._running() if self._calls or self._cancels else None
+        batch = [*self._finished, *([running] if running else [])]
         if not batch:
             return [], {}
         written = publish.persist(batch)
         self._finished.clear()
-        self._calls = []
+        self._calls, self._cancels = [], []
         if running is not None:
-            self._is_fenced = running.invocation.id not in written
+            self._is_fenced = running.claim.invocation.id not in written
         return batch, written
 
+    def _running(self, decision: Decision | None = None) -> Outcome:
+        assert self._claim is not None
+        return Outcome(claim=self._claim, calls=tuple(self._calls), cancels=tuple(self._cancels), decision=decision)
+
     def _start_clock(self) -> None:
-        if not (self._finished or self._calls):
+        if not (self._finished or self._calls or self._cancels):
             self._since = time.monotonic()
 
     def _flush_if_of_age(self) -> None:
         if time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds():
             self.flush()
+
+
+def _refuse_in_transaction() -> None:
+    if sql.connection().in_atomic_block:
+        raise MisuseError(
+            "an operation of the context was used inside transaction.atomic(), which might undo its record; "
+            "end the block first, or put the whole block into a function for ctx.atomic(…)"
+        )
 
 
 _local = threading.local()

@@ -19,17 +19,23 @@ _SENDS_EVENTS = 1
 _flags = mmap.mmap(-1, mmap.PAGESIZE)
 _node_id: int | None = None
 _node_name = ""
+_node_pid = 0
 
 
 def become_node(node_id: int, name: str) -> None:
-    """Make this process, and those forked from it later, processes of the node."""
-    global _node_id, _node_name
-    _node_id, _node_name = node_id, name
+    """Make this process, the node's main one, and those forked from it later, processes of the node."""
+    global _node_id, _node_name, _node_pid
+    _node_id, _node_name, _node_pid = node_id, name, os.getpid()
 
 
 def node_name() -> str:
     """Return Celery's name of the node."""
     return _node_name
+
+
+def addresses() -> tuple[str, ...]:
+    """Return what calls to this very node may name."""
+    return (str(_node_pid), _node_name)
 
 
 def holder() -> Holder:
@@ -40,7 +46,7 @@ def holder() -> Holder:
         # 22 bits of process id, as many as Linux has, and 9 of a count, so that threads have sessions of their own.
         _thread.session, _thread.pid = (os.getpid() << 9) | (next(_count) % 512), os.getpid()
         _watchdog().enroll(_thread.session)
-    return Holder(node_id=_node_id, session=_thread.session)
+    return Holder(node_id=_node_id, session=_thread.session, addresses=addresses())
 
 
 def retire() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from flows import canvas
-from flows.domain.promise import Continuation, Kind, State
+from flows.domain.promise import LOCAL_KINDS, Continuation, Kind, State
 from flows.engine.decision import Call, SetAside
 from flows.store import joins, outcomes
 from flows.store.claims import ReadyRef
@@ -16,12 +16,13 @@ from flows.store.outcomes import Committed, Outcome
 
 log = logging.getLogger(__name__)
 
-_LOCAL_KINDS = (Kind.RUN, Kind.TIMER)
+FENCED = "attempt %d of %s was fenced: its claim is gone"
+
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
 
 
-def persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
+def persist(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
     """Write ``batch`` and return what was written, by promise id; the rest had lost its claim.
 
     Waits for PostgreSQL as long as it is away or writes nothing: finished work is not thrown away. If an answer is lost
@@ -30,13 +31,14 @@ def persist(batch: Sequence[Outcome]) -> dict[str, Committed]:
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
-            return outcomes.commit(batch)
+            return outcomes.commit(batch, again=again)
         except (IntegrityError, DataError) as error:
-            return _persist_one_by_one(batch, error)
+            return _persist_one_by_one(batch, error, again=again)
         except (DatabaseError, InterfaceError) as error:
             log.warning("%d outcomes wait for PostgreSQL: %s", len(batch), error)
         except Exception as error:  # one outcome that cannot be written must not hold up the others
-            return _persist_one_by_one(batch, error)
+            return _persist_one_by_one(batch, error, again=again)
+        again = True
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -54,11 +56,14 @@ def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_cont
     for outcome in held:
         _send_calls(outcome, chosen)
     canvas.send(ref for ref in [*woken, *released] if ref in chosen)
+    for outcome in batch:
+        if outcome.decision is not None and outcome.claim.invocation.id not in written:
+            log.warning(FENCED, outcome.claim.fence, outcome.claim.invocation.id)
 
 
-def _persist_one_by_one(batch: Sequence[Outcome], error: Exception) -> dict[str, Committed]:
-    if len(batch) > 1:
-        return {id: each for outcome in batch for id, each in persist([outcome]).items()}
+def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bool) -> dict[str, Committed]:
+    if len(batch) > 1 or not again:
+        return {id: each for outcome in batch for id, each in persist([outcome], again=True).items()}
     if isinstance(batch[0].decision, SetAside):
         raise error
     # What it made cannot be written; nothing was. Somebody must look at it.
@@ -84,27 +89,29 @@ def _doubtful(held: Iterable[Outcome]) -> list[str]:
     doubtful = []
     for outcome in held:
         new = {call.id for call in outcome.calls if not call.is_known}
-        if not new.issuperset(outcome.awaits):
+        if not new.issuperset(outcome.awaits) or outcome.cancels:
             doubtful.append(outcome.claim.invocation.id)
     return doubtful
 
 
 def _ready_calls(calls: Iterable[Call]) -> list[ReadyRef]:
-    return [_ref(call) for call in calls if call.kind not in _LOCAL_KINDS]
+    return [_ref(call) for call in calls if call.kind not in LOCAL_KINDS]
 
 
 def _ref(call: Call) -> ReadyRef:
-    return ReadyRef(id=call.id, group=call.group, function=call.function)
+    return ReadyRef(id=call.id, group=call.group, function=call.function, addressee=call.addressee)
 
 
 def _claimed_ref(outcome: Outcome) -> ReadyRef:
     invocation = outcome.claim.invocation
-    return ReadyRef(id=invocation.id, group=invocation.group, function=invocation.function)
+    return ReadyRef(
+        id=invocation.id, group=invocation.group, function=invocation.function, addressee=invocation.addressee
+    )
 
 
 def _send_calls(outcome: Outcome, chosen: Set[ReadyRef]) -> None:
     """Send the calls of one attempt: as the header of a chord, or linked, if it was suspended on one of them."""
-    calls = [call for call in outcome.calls if call.kind not in _LOCAL_KINDS and _ref(call) in chosen]
+    calls = [call for call in outcome.calls if call.kind not in LOCAL_KINDS and _ref(call) in chosen]
     hangs = [_ref(call) for call in calls if call.kind is not Kind.DETACHED] if outcome.awaits else []
     canvas.send(ref for call in calls if (ref := _ref(call)) not in hangs)
     if hangs and outcome.continuation is Continuation.LINK:

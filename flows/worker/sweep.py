@@ -3,27 +3,51 @@
 import logging
 from collections.abc import Sequence
 
+from django.db import transaction
+
 from flows import canvas
+from flows.conf import settings
 from flows.store import joins, nodes, sweeps
 from flows.store.cancel import cancel_tree
 
 log = logging.getLogger(__name__)
 
 
-def sweep(node_id: int, groups: Sequence[str], *, trusts_locks: bool) -> None:
-    """Do what is due for all, if it is this node's turn; then wake this node's own groups."""
-    if nodes.take_sweep_turn(node_id):
-        recovered = sweeps.recover(trusts_locks=trusts_locks)
+def sweep(node_id: int, *, recovers: bool) -> bool:
+    """Find what was lost or missed, in all groups, if it is this node's turn; return whether it was.
+
+    ``recovers`` is False for a moment after PostgreSQL was away: every lock is gone then, and every lease looks ended.
+    """
+    if not nodes.take_sweep_turn(node_id):
+        return False
+    if recovers:
+        _recover()
+    canvas.send(canvas.few_per_group(joins.join_missed()))
+    for group in sorted(sweeps.note_unserved()):
+        log.warning("no live node serves group %s: its promises wait", group)
+    return True
+
+
+def _recover() -> None:
+    with transaction.atomic(using=settings.DATABASE):
+        recovered = sweeps.recover()
         # Nobody will wait for the calls of a promise that was given up.
         for promise_id in recovered.rejected_ids:
             cancel_tree(promise_id)
-        parents = [*recovered.parent_ids, *sweeps.expire_due()]
-        woken = [*joins.join(parents), *joins.join_missed()]
-        # What was lost with a process comes by its own message: it is not drained.
-        canvas.send([*recovered.ready, *canvas.few_per_group(woken)])
-        for group in sorted(sweeps.note_unserved()):
-            log.warning("no live node serves group %s: its promises wait", group)
-    # Only for groups that it serves: a group without workers gets no messages; a worker that comes finds its work here.
-    unsent = sweeps.unsent(groups)
-    if unsent:
-        sweeps.mark_sent(ready.id for ready in canvas.send(unsent))
+    woken = joins.join(recovered.parent_ids)
+    canvas.send([*recovered.ready, *canvas.few_per_group(woken)])
+
+
+def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) -> float | None:
+    """Settle timers and deadlines that are due, and send what is ready in this node's own groups and nobody came for.
+
+    Return in how many seconds the next retry of ``groups`` is due, or, if ``deadlines``, the next timer or deadline of
+    all; None if nothing is. A group without workers gets no messages; a worker that comes finds its work here.
+    """
+    is_due, seconds = sweeps.due(groups, deadlines=deadlines)
+    if is_due:
+        canvas.send(canvas.few_per_group(joins.join(sweeps.expire_due())))
+        unsent = sweeps.unsent(groups, addresses)
+        if unsent:
+            sweeps.mark_sent(ready.id for ready in canvas.send(unsent))
+    return seconds

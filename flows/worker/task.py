@@ -15,7 +15,7 @@ from flows.domain.errors import PromiseRejected
 from flows.domain.promise import Continuation
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside, Suspended
-from flows.engine.registry import DurableFunction, registry
+from flows.engine.registry import AnyFunction, registry
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed
@@ -48,7 +48,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
     reject_on_worker_lost = True
     # The promise is the result.
     ignore_result = True
-    durable_function: DurableFunction
+    durable_function: AnyFunction
 
     def run_attempt(self, *_: object, **__: object) -> Any:
         """Run one attempt of the promise whose id is the task id. A message for anything else changes nothing."""
@@ -67,7 +67,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
         with _retiring():
-            decision = run_attempt(function, claim, ledger())
+            decision = run_attempt(claim, ledger())
             committed = decision and ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
         return self._end(claim, decision, committed) if decision and committed else Unsettled("fenced")
 

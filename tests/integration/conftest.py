@@ -80,5 +80,6 @@ def suspend(claim: Claim, *calls: Call, awaits: tuple[str, ...] | None = None) -
 
 
 def expire_lease(holder: Holder) -> None:
-    """Let the node's lease end, as if its host had been frozen for long enough."""
+    """Let the node's lease, and that of its claims, end, as if its host had been frozen for long enough."""
     sql.rows("UPDATE flows_node SET lease_until = now() - interval '1 second' WHERE id = %(id)s", id=holder.node_id)
+    sql.rows("UPDATE flows_promise SET claimed_at = claimed_at - interval '1 hour' WHERE phase = 'claimed'")

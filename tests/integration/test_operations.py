@@ -9,12 +9,13 @@ from django.db import transaction
 
 import flows
 from flows.domain.promise import Kind, State
-from flows.engine.decision import SetAside
+from flows.engine.decision import Rejected, SetAside
 from flows.listener import listener
 from flows.models import Promise
-from flows.store import outcomes, promises
+from flows.store import outcomes, promises, sql
 from flows.store.outcomes import Outcome
 from tests.integration.conftest import call, resolve, suspend
+from tests.orders.flows import Order, fulfil
 from tests.waiting import wait_until
 
 TARGET = "poll://any@service-a"
@@ -66,7 +67,7 @@ def test_a_broker_that_is_away_fails_no_start(transactional_db, queue_length, se
         ({"function": "nonsense"}, "function"),
         ({"function": "not a name"}, "function"),
         ({"target": "poll://any@nowhere"}, "target"),
-        ({"target": "poll://uni@service-a/1"}, "target"),
+        ({"target": "poll://uni@service-a"}, "target"),
         ({"target": None}, "target"),
         ({"timeout": timedelta(0)}, "timeout"),
         ({"timeout": timedelta.max}, "timeout"),
@@ -113,10 +114,23 @@ def test_all_who_wait_are_told_by_the_settling_transaction(start, claim, setting
     settings.FLOWS = settings.FLOWS | {"POLL_EVERY": timedelta(hours=1)}
     start()
     with ThreadPoolExecutor(3) as pool:
-        results = [pool.submit(flows.Handle("p").result, 10) for _ in range(3)]
+        results = [pool.submit(flows.Handle[object]("p").result, 10) for _ in range(3)]
         wait_until(lambda: len(listener()._waiting.get("p", ())) == 3 and not listener()._new)
         resolve(claim(), '{"a":1}')
         assert [result.result() for result in results] == [{"a": 1}] * 3
+
+
+def test_more_callers_than_may_wait_are_told_at_once(start, claim, settings):
+    settings.FLOWS = settings.FLOWS | {"MAX_WAITERS": 2}
+    start()
+    with ThreadPoolExecutor(2) as pool:
+        results = [pool.submit(flows.Handle[object]("p").result, 10) for _ in range(2)]
+        wait_until(lambda: len(listener()._waiting.get("p", ())) == 2)
+        with pytest.raises(flows.TooManyWaitersError, match="2 callers wait in this process already"):
+            flows.Handle("p").result(10)
+        resolve(claim())
+        assert [result.result() for result in results] == [1, 1]
+    assert flows.Handle("p").result(10) == 1
 
 
 def test_a_coroutine_waits_too(start, claim):
@@ -168,3 +182,99 @@ def test_what_was_set_aside_can_be_taken_up_again_with_its_finished_calls(start,
     assert promises.get("p").note == ""
     resolve(again)
     assert not flows.retry("p")
+
+
+class TestExternalPromises:
+    @pytest.fixture
+    def approval(self, start, claim):
+        start()
+        parent = claim()
+        suspend(parent, call(parent, 0, Kind.EXTERNAL, function="approval"))
+        return "p.0"
+
+    def test_whoever_settles_wakes_the_flow(self, approval, claim):
+        assert flows.resolve(approval, {"by": "me"}) is True
+        (checkpoint,) = claim().invocation.checkpoints
+        assert (checkpoint.state, checkpoint.value) == (State.RESOLVED, {"by": "me"})
+
+    @pytest.mark.parametrize("error", ["too dear", ValueError("too dear")], ids=repr)
+    def test_a_rejection_tells_why(self, approval, error):
+        assert flows.reject(approval, error) is True
+        with pytest.raises(flows.PromiseRejected, match="too dear"):
+            flows.Handle(approval).result()
+
+    def test_the_same_way_twice_is_fine(self, approval):
+        assert [flows.resolve(approval, {"a": 1.0}) for _ in range(2)] == [True, False]
+
+    def test_another_way_is_refused(self, approval):
+        flows.resolve(approval, 1)
+        for settle in (lambda: flows.resolve(approval, 2), lambda: flows.reject(approval, "no")):
+            with pytest.raises(flows.PromiseConflict, match="resolved already"):
+                settle()
+        assert promises.get(approval).value == 1
+
+    def test_after_the_deadline_it_is_too_late(self, approval):
+        sql.rows("UPDATE flows_promise SET deadline_at = now() WHERE id = 'p.0'")
+        with pytest.raises(flows.PromiseConflict, match="timedout already"):
+            flows.resolve(approval, 1)
+
+    def test_what_a_function_settles_is_refused(self, approval):
+        with pytest.raises(flows.InvalidInputError, match="only what ctx.promise"):
+            flows.resolve("p", 1)
+        assert promises.get("p").state is State.PENDING
+
+    def test_what_is_not_json_is_refused(self, approval):
+        with pytest.raises(flows.NotJSONError):
+            flows.resolve(approval, {1})
+        assert promises.get(approval).state is State.PENDING
+
+    def test_what_does_not_exist_is_told(self, approval):
+        with pytest.raises(flows.PromiseNotFound):
+            flows.resolve("nobody")
+
+    def test_in_a_transaction_it_happens_when_that_commits(self, approval, queue_length):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            flows.resolve(approval, 1)
+            raise ZeroDivisionError
+        assert promises.get(approval).state is State.PENDING
+        with transaction.atomic():
+            flows.resolve(approval, 1)
+        assert promises.get("p").phase == "ready"
+
+
+def test_a_rejected_flow_gets_a_new_chance(start, claim):
+    start()
+    failed = Outcome(claim=claim(), decision=Rejected(error={"type": "E", "message": "no"}, exception=ValueError()))
+    outcomes.commit([failed])
+    assert flows.retry("p") is True
+    resolve(claim(), "2")
+    assert flows.Handle("p").result() == 2
+    assert flows.retry("p") is False
+
+
+def test_a_rejected_call_is_not_retried_behind_its_callers_back(start, claim):
+    start()
+    parent = claim()
+    suspend(parent, call(parent, 0))
+    failed = Rejected(error={"type": "E", "message": "no"}, exception=ValueError())
+    outcomes.commit([Outcome(claim=claim("p.0", "child"), decision=failed)])
+    with pytest.raises(flows.InvalidInputError, match="retry the flow instead: 'p'"):
+        flows.retry("p.0")
+
+
+def test_options_are_stored_with_the_call(transactional_db, queue_length):
+    begin(retry=flows.Constant(5), tags={"customer": "7"}, timeout=timedelta(minutes=5))
+    promise = Promise.objects.get()
+    assert promise.retry == {"policy": "constant", "wait": 5.0, "max_attempts": 10, "non_retryable": []}
+    assert promise.tags == flows.get("p").tags == {"customer": "7"}
+    with pytest.raises(flows.InvalidInputError, match="colour: is no option"):
+        begin("q", colour="red")
+
+
+def test_a_function_itself_is_typed_end_to_end(transactional_db, queue_length):
+    order = Order(id="o", items=["apple"], amount=5)
+    handle = flows.begin_rpc("o", fulfil, order)
+    assert flows.get("o").args == [{"id": "o", "items": ["apple"], "amount": 5}]
+    assert flows.begin_rpc("o", "fulfil", {"amount": 5, "id": "o", "items": ["apple"]}, target="orders").id == handle.id
+    with pytest.raises(flows.InvalidInputError, match=r"args\[0\]"):
+        flows.begin_rpc("q", fulfil, {"id": "o"})  # type: ignore[arg-type]  # that is refused

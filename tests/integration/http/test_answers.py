@@ -66,7 +66,7 @@ def test_a_promise_past_its_deadline_has_timed_out(ask, started):
 def test_who_waits_holds_no_database_connection(ask, monkeypatch):
     held = []
 
-    async def aresult(handle: Handle, timeout: float) -> Any:
+    async def aresult(handle: Handle[Any], timeout: float) -> Any:
         held.append(await sync_to_async(lambda: connection.connection)())
 
     monkeypatch.setattr(Handle, "aresult", aresult)

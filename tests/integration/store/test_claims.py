@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from django.db import connection
 
 from flows.domain.promise import Kind, Phase
-from flows.store import claims, promises
+from flows.store import claims, promises, sql
 from flows.store.claims import Holder, ReadyRef
 from tests.integration.conftest import call, resolve, suspend
 
@@ -87,3 +87,13 @@ def test_a_claim_undone_by_a_crash_does_not_let_two_write(start, claim, holder):
     assert second.fence == first.fence
     assert resolve(first) is None
     assert resolve(second) is not None
+
+
+def test_what_has_killed_a_process_is_claimed_alone(start, holder):
+    for name in ("a", "b", "c", "d"):
+        start(name)
+    sql.rows("UPDATE flows_promise SET losses = 1 WHERE id = 'b'")
+    batches = []
+    while claimed := claims.claim_ready("g", ["f"], 10, holder)[0]:
+        batches.append([each.invocation.id for each in claimed])
+    assert batches == [["a"], ["b"], ["c", "d"]]

@@ -2,7 +2,9 @@ from datetime import timedelta
 
 from flows.conf import Settings
 from flows.domain.promise import Kind, Phase, State
-from flows.store import nodes, promises, sql, sweeps
+from flows.engine.decision import Failed
+from flows.store import nodes, outcomes, promises, sql, sweeps
+from flows.store.outcomes import Outcome
 from tests.integration.conftest import call, expire_lease, suspend
 
 
@@ -28,12 +30,29 @@ def test_claims_are_lost_with_the_lease_of_their_node(start, claim, holder):
     assert promises.get("p").phase is Phase.READY
 
 
-def test_a_promise_that_keeps_killing_its_workers_is_rejected(start, claim, holder):
+def test_a_claim_has_a_lease_of_its_own_while_its_node_has_not_beaten(start, claim, holder):
     start()
     expire_lease(holder)
+    claim()
+    assert sweeps.recover().ready == []
+
+
+def test_what_a_stopping_node_hands_back_is_no_loss(start, claim, holder):
+    start()
+    parent = claim()
+    assert [each.id for each in sweeps.hand_back(holder.node_id)] == ["p"]
+    assert [each["outcome"] for each in promises.attempts("p")] == ["lost"]
+    assert sql.rows("SELECT losses, phase FROM flows_promise") == [{"losses": 0, "phase": "ready"}]
+    assert suspend(parent, call(parent, 0)) is None
+    assert sweeps.hand_back(holder.node_id) == []
+
+
+def test_a_promise_that_keeps_killing_its_workers_is_rejected(start, claim, holder):
+    start()
     for _ in range(Settings().MAX_LOSSES):
         assert promises.get("p").state is State.PENDING
         claim()
+        expire_lease(holder)
         sweeps.recover()
     promise = promises.get("p")
     assert promise.state is State.REJECTED
@@ -52,13 +71,13 @@ def test_due_timers_resolve_and_due_deadlines_time_out(start, claim):
 
 def test_a_promise_whose_message_is_overdue_is_sent_again_ever_more_rarely(start):
     start()
-    assert sweeps.unsent(["g"]) == []
+    assert sweeps.unsent(["g"], []) == []
     for wait_s in (1, 2, 4):
         sql.rows("UPDATE flows_promise SET sent_at = now() - %(wait)s", wait=timedelta(seconds=wait_s + 0.1))
-        assert [each.id for each in sweeps.unsent(["g"])] == ["p"]
-        assert sweeps.unsent(["other"]) == []
+        assert [each.id for each in sweeps.unsent(["g"], [])] == ["p"]
+        assert sweeps.unsent(["other"], []) == []
         sweeps.mark_sent(["p"])
-        assert sweeps.unsent(["g"]) == []
+        assert sweeps.unsent(["g"], []) == []
 
 
 def test_only_one_of_two_nodes_takes_the_turn(holder):
@@ -81,3 +100,27 @@ def test_what_waits_for_a_group_that_nobody_serves_says_so(start, holder):
     assert sweeps.note_unserved() == {"g"}
     assert promises.get("p").note == "no live node serves group g; start a worker for its queue"
     assert sweeps.note_unserved() == set()
+
+
+def test_what_is_due_next_is_told_in_seconds(start, claim):
+    assert sweeps.due(["g"], deadlines=True) == (False, None)
+    start(timeout=timedelta(seconds=90))
+    assert sweeps.due(["g"], deadlines=True)[0] is True
+    parent = claim()
+    suspend(parent, call(parent, 0, Kind.TIMER, timeout=timedelta(seconds=30)))
+    is_due, seconds = sweeps.due(["g"], deadlines=True)
+    assert is_due is False
+    assert 25 < (seconds or 0) < 30
+    assert sweeps.due(["g"], deadlines=False) == (False, None)
+    sql.rows("UPDATE flows_promise SET deadline_at = now() WHERE id = 'p.0'")
+    assert sweeps.due(["g"], deadlines=False)[0] is True
+
+
+def test_the_next_retry_of_ones_own_groups_is_due_too(start, claim):
+    start()
+    failed = Failed(
+        error={"type": "E", "message": "no"}, exception=ValueError(), delay=timedelta(seconds=30), failures=1
+    )
+    outcomes.commit([Outcome(claim=claim(), decision=failed)])
+    assert 25 < (sweeps.due(["other", "g"], deadlines=False)[1] or 0) < 30
+    assert sweeps.due(["other"], deadlines=False) == (False, None)

@@ -1,14 +1,15 @@
 import threading
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from flows.domain.errors import AttemptFenced, MisuseError
-from flows.domain.promise import Kind
-from flows.engine.decision import Failed, Resolved, Suspended
-from flows.store import promises, sql
+from flows.domain.promise import Kind, State
+from flows.engine.decision import Failed, Interrupted, Resolved, Suspended
+from flows.store import outcomes, promises, sql
 from flows.worker.ledger import Ledger
 from tests.integration.conftest import call
+from tests.orders.models import Payment, pay
 from tests.waiting import wait_until
 
 
@@ -88,18 +89,39 @@ def test_work_that_could_not_be_written_is_kept(start, claim, ledger, monkeypatc
     start()
     ledger.begin(claim())
     with monkeypatch.context() as patched:
-        patched.setattr("flows.worker.publish.outcomes.commit", lambda _: 1 / 0)
+        patched.setattr("flows.worker.publish.outcomes.commit", lambda _, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ledger.finish(Resolved(value="1"), celery_continues=False)
     ledger.flush()
     assert promises.get("p").value == 1
 
 
+def test_work_whose_answer_was_lost_is_written_once(start, claim, ledger, monkeypatch):
+    start()
+    running = claim()
+    ledger.begin(running)
+    ledger.record(call(running, 0))
+    lost: list[object] = []
+
+    def commit(batch, **options):
+        written = outcomes_commit(batch, **options)
+        if not lost:
+            lost.append(batch)
+            raise OperationalError("the connection broke after the commit")
+        return written
+
+    outcomes_commit = outcomes.commit
+    monkeypatch.setattr(outcomes, "commit", commit)
+    ledger.flush()
+    assert lost
+    assert promises.children("p", 10) == ["p.0"]
+
+
 def test_an_operation_inside_a_transaction_of_user_code_is_refused(start, claim, ledger):
     start()
     running = claim()
     ledger.begin(running)
-    with transaction.atomic(), pytest.raises(MisuseError, match="ctx.run"):
+    with transaction.atomic(), pytest.raises(MisuseError, match="ctx.atomic"):
         ledger.record(call(running, 0))
     ledger.finish(Resolved(value="1"), celery_continues=False)
     assert promises.children("p", 10) == []
@@ -152,3 +174,73 @@ def test_an_attempt_whose_calls_cannot_be_written_is_set_aside_alone(start, clai
     assert promises.get("p").phase == "aside"
     assert "its outcome cannot be written" in promises.get("p").note
     assert promises.get("p.0").parent_id is None
+
+
+class TestAtomicSteps:
+    @pytest.fixture
+    def running(self, start, claim, ledger):
+        start()
+        running = claim()
+        ledger.begin(running)
+        return running
+
+    def step(self, running):
+        def step():
+            pay("o", 5)
+            return call(running, 0, Kind.RUN, state=State.RESOLVED, value="null")
+
+        return step
+
+    def test_what_a_step_writes_and_its_record_are_committed_together(self, ledger, running):
+        ledger.commit_with(self.step(running))
+        assert promises.children("p", 10) == ["p.0"]
+        assert Payment.objects.count() == 1
+
+    def test_a_callback_that_fails_after_the_commit_undoes_nothing(self, ledger, running):
+        def step():
+            transaction.on_commit(lambda: 1 / 0)
+            return self.step(running)()
+
+        assert ledger.commit_with(step).id == "p.0"
+        assert (Payment.objects.count(), promises.children("p", 10)) == (1, ["p.0"])
+
+    def test_a_step_that_raises_undoes_what_it_wrote(self, ledger, running):
+        def step():
+            pay("o", 5)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            ledger.commit_with(step)
+        assert (Payment.objects.count(), promises.children("p", 10)) == (0, [])
+
+    def test_an_attempt_that_lost_its_claim_writes_nothing_and_is_recorded_as_fenced(self, ledger, running):
+        sql.rows("UPDATE flows_promise SET phase = 'ready', node_id = NULL, session = NULL")
+        with pytest.raises(AttemptFenced):
+            ledger.commit_with(self.step(running))
+        assert (Payment.objects.count(), promises.children("p", 10)) == (0, [])
+        assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced"]
+
+    def test_a_database_that_goes_away_is_told_from_a_step_that_fails(self, ledger, running):
+        def step():
+            pay("o", 5)
+            with connection.copy().cursor() as other:
+                backend = connection.connection.info.backend_pid
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+            return self.step(running)()
+
+        with pytest.raises(Interrupted):
+            ledger.commit_with(step)
+        assert (Payment.objects.count(), promises.children("p", 10)) == (0, [])
+
+    def test_an_error_of_the_database_that_the_step_caused_is_the_steps_own(self, ledger, running):
+        def step():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 / 0")
+
+        with pytest.raises(DatabaseError, match="division by zero"):
+            ledger.commit_with(step)
+
+    def test_inside_another_transaction_it_is_refused(self, ledger, running):
+        with transaction.atomic(), pytest.raises(MisuseError, match=r"transaction.atomic\(\)"):
+            ledger.commit_with(self.step(running))
+        assert not Payment.objects.exists()

@@ -10,11 +10,12 @@ def test_a_promise_that_is_given_up_takes_its_calls_with_it(start, claim, holder
     start()
     parent = claim()
     outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0),))])
-    expire_lease(holder)
     for _ in range(Settings().MAX_LOSSES - 1):
+        expire_lease(holder)
         sweeps.recover()
         claim()
-    sweep(holder.node_id, ["g"], trusts_locks=False)
+    expire_lease(holder)
+    sweep(holder.node_id, recovers=True)
     assert promises.get("p").state == "rejected"
     assert promises.get("p.0").state == "canceled"
 
@@ -25,5 +26,5 @@ def test_a_sweep_wakes_the_parent_of_what_settled_unnoticed(start, claim, holder
     decision = Suspended(awaits=("p.0",))
     outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0),), decision=decision)])
     outcomes.commit([Outcome(claim=claim("p.0", "child"), decision=Resolved(value="1"))])
-    sweep(holder.node_id, ["g"], trusts_locks=True)
+    sweep(holder.node_id, recovers=True)
     assert promises.get("p").phase == "ready"

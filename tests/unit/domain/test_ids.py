@@ -1,7 +1,7 @@
 import pytest
 
 from flows.domain import ids
-from flows.domain.errors import InvalidInputError
+from flows.domain.errors import InvalidInputError, LimitError
 
 
 @pytest.mark.parametrize("good", ["a", "0", "order/15:x@y_z-1.2", "x" * 255])
@@ -17,10 +17,18 @@ def test_bad_ids_name_field_and_rule(bad):
 
 @pytest.mark.parametrize("target", ["service-a", "poll://any@service-a"])
 def test_targets_name_a_group(target):
-    assert ids.parse_target(target) == "service-a"
+    assert ids.parse_target(target) == ids.Target(group="service-a")
 
 
-@pytest.mark.parametrize("target", ["", "poll://any@", "poll://uni@service-a/1", "http://x", "a b", None])
+@pytest.mark.parametrize("node", ["4711", "service-a@host.example"])
+def test_targets_name_one_node_of_a_group(node):
+    target = ids.parse_target(f"poll://uni@service-a/{node}")
+    assert target == ids.Target(group="service-a", addressee=node)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "poll://any@", "poll://uni@service-a", "poll://uni@service-a/", "http://x", "a b", None]
+)
 def test_bad_targets_say_what_is_right(target):
     with pytest.raises(InvalidInputError, match="poll://any@<group>|'service-a'"):
         ids.parse_target(target)
@@ -35,7 +43,7 @@ def test_detached_ids_are_deterministic_and_do_not_grow():
 
 
 def test_ids_that_grow_without_bound_are_refused():
-    with pytest.raises(InvalidInputError, match="nested too deeply"):
+    with pytest.raises(LimitError, match="nested too deeply"):
         ids.child_id("x" * 999, 0)
 
 

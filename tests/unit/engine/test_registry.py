@@ -1,7 +1,11 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 
-from flows.domain.errors import InvalidInputError, RegistrationError, UnknownFunctionError
-from flows.domain.retry import DEFAULT
+import flows
+from flows.domain.errors import InvalidInputError, RegistrationError, UnknownFunctionError, UnknownVersionError
+from flows.domain.retry import DEFAULT, Never
 from flows.engine.registry import DurableFunction, Registry
 
 
@@ -48,3 +52,23 @@ def test_arguments_that_do_not_fit_are_refused_with_the_definition():
 
 def test_a_durable_function_can_be_called_plainly():
     assert durable(lambda ctx, a: a + 1)(None, 1) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"retry": Never}, {"retry": 5}, {"version": 0}, {"version": "2"}, {"timeout": 0}, {"timeout": datetime.now(UTC)}],
+    ids=str,
+)
+def test_options_that_cannot_work_are_refused(options):
+    with pytest.raises(InvalidInputError, match=next(iter(options))):
+        flows.durable(group="g", name="f", **options)(lambda ctx: None)
+
+
+def test_versions_stand_side_by_side():
+    registry = Registry()
+    for version in (2, 1):
+        registry.add(replace(durable(lambda ctx: None), version=version))
+    assert [each.version for each in registry] == [2]
+    assert registry.get("g", "f", 1).version == 1
+    with pytest.raises(UnknownVersionError, match="no version 3 here; it has: 1, 2"):
+        registry.get("g", "f", 3)

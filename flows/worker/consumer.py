@@ -1,0 +1,52 @@
+"""A Celery consumer that outlives its broker, and what others put into its queues."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import consumer
+
+log = logging.getLogger(__name__)
+
+# Celery's own pauses grow by 2 s up to 30 s, and end after a hundred.
+_PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 1}
+
+
+class Consumer(consumer.Consumer):
+    """Connects again after whatever ended its loop, and drops messages that cannot be read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._losses: tuple[type[Exception], ...] = tuple(self.connection_errors)  # type: ignore[has-type]
+        refusals: tuple[type[Exception], ...] = self.channel_errors  # type: ignore[attr-defined]  # not in the stubs
+        # What is no message at all raises the last three inside kombu's transport, where no handler stands: then the
+        # connection is made anew. Redis refuses when it is out of memory.
+        self.connection_errors = (*self._losses, *refusals, ValueError, TypeError, AttributeError)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, for as long as it takes, trying about every second."""
+        ensure = conn.ensure_connection
+
+        def ensure_connection(errback: Any = None, _max_retries: Any = None, **options: Any) -> Any:
+            return ensure(errback, None, **{**options, **_PAUSES})
+
+        conn.ensure_connection = ensure_connection
+        return super().ensure_connected(conn)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Return what handles a message; one that cannot be read is logged and dropped.
+
+        Put back, as Celery would, it would end one worker after the other.
+        """
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            try:
+                return handle(message)
+            except self._losses:
+                raise
+            except Exception:
+                log.exception("a message that cannot be read is dropped")
+                return message.reject()
+
+        return on_task_received

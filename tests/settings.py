@@ -1,0 +1,13 @@
+"""The product's settings, and an app with durable functions like those of users."""
+
+from datetime import timedelta
+
+from gateway_project.settings import *  # noqa: F403
+from gateway_project.settings import FLOWS, INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.orders"]
+FLOWS = FLOWS | {
+    "STOP_WITHIN": timedelta(seconds=2),
+    "MODULES": (*FLOWS["MODULES"], "tests.orders.flows", "tests.orders.faulty", "tests.orders.timers"),
+    "GROUPS": (*FLOWS["GROUPS"], "orders", "suppliers"),
+}
