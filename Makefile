@@ -4,7 +4,9 @@ BIN := .venv/bin
 COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-strip-extras --allow-unsafe $(LOCK_FLAGS)
 
-.PHONY: demo up test measure check format lock help
+MINUTES ?= 2
+
+.PHONY: demo up test chaos measure recovery check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -19,8 +21,14 @@ up: .venv/installed ## start everything and stay; prints the URLs and a login
 test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
 	@$(BIN)/python -m pytest $(ARGS)
 
+chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
+	@$(BIN)/python -m chaos --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
+
 measure: .venv/installed ## latency, throughput and database cost of the await chain through HTTP
 	@$(BIN)/python -m bench.gateway
+
+recovery: .venv/installed ## how long each fault interrupts a flow, ten times each (ARGS="--only Redis")
+	@$(BIN)/python -m bench.recovery $(ARGS)
 
 check: .venv/installed ## linters, types, layers, migrations, Django's own checks
 	@$(BIN)/ruff check
