@@ -6,7 +6,7 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 
 MINUTES ?= 2
 
-.PHONY: demo up test chaos measure recovery check format lock help
+.PHONY: demo up test chaos bench measure recovery check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -23,6 +23,9 @@ test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of
 
 chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
 	@$(BIN)/python -m chaos --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
+
+bench: .venv/installed ## flows beside plain Celery and others, on the same servers (ARGS="--only W1,W2 --systems flows,celery --reps 3")
+	@$(BIN)/python -m bench $(ARGS)
 
 measure: .venv/installed ## latency, throughput and database cost of the await chain through HTTP
 	@$(BIN)/python -m bench.gateway

@@ -1,0 +1,30 @@
+"""Measures systems in turn, round by round, so that whatever else the machine does falls on all of them alike."""
+
+from collections.abc import Mapping, Sequence
+
+from bench.installation import Installation
+from bench.system import System
+from bench.workloads import Workload
+
+# One list of seconds for each round.
+Rounds = list[list[float]]
+WARM_UP = 3
+
+
+def measure(
+    workload: Workload, systems: Sequence[System], installations: Mapping[str, Installation], rounds: int | None = None
+) -> dict[str, Rounds]:
+    """Return what each system that can do the workload took, by its name."""
+    able = [system for system in systems if workload.call in system.does]
+    measured: dict[str, Rounds] = {system.name: [] for system in able}
+    for _ in range(rounds or workload.rounds):
+        for system in able:
+            measured[system.name].append(_round(workload, system, installations[system.side.name]))
+    return measured
+
+
+def _round(workload: Workload, system: System, installation: Installation) -> list[float]:
+    call = system.does[workload.call]
+    with installation.turn():
+        installation.ask("one_at_a_time", call, workload.warm_up, expected=workload.warm_up_expected, times=WARM_UP)
+        return installation.ask(workload.way, call, workload.args, expected=workload.expected, times=workload.times)

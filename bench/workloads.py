@@ -1,0 +1,73 @@
+"""The workloads that all systems are given alike: which call, how often, one after the other or all at once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """``call`` is made ``times`` times in each of ``rounds`` rounds, and must give ``expected`` each time.
+
+    ``warm_up`` stands for ``args`` in the calls before each round: after a freeze a worker first finds its connections.
+    ``units`` is how many things a round of ``at_once``, or one call, does, where their rate is asked for.
+    """
+
+    name: str
+    title: str
+    call: str
+    args: tuple[int, ...] = ()
+    expected: int
+    way: str = "one_at_a_time"
+    times: int = 1
+    rounds: int
+    units: int | None = None
+    warm_up: tuple[int, ...] = ()
+    warm_up_expected: int
+    base: str | None = None
+
+
+LATENCY = Workload(
+    name="W1",
+    title="await chain, one at a time",
+    call="chain",
+    expected=3,
+    warm_up_expected=3,
+    times=40,
+    rounds=5,
+    base="celery-nested",
+)
+THROUGHPUT = Workload(
+    name="W2",
+    title="1,000 await chains at once",
+    call="chain",
+    expected=3,
+    warm_up_expected=3,
+    way="at_once",
+    times=1000,
+    rounds=3,
+    units=1000,
+    base="celery-nested",
+)
+FAN_OUT_100 = Workload(
+    name="W3-100",
+    title="fan-out and join of 100",
+    call="fan_out",
+    args=(100,),
+    expected=100,
+    warm_up=(10,),
+    warm_up_expected=10,
+    times=3,
+    rounds=5,
+    base="celery-chord",
+)
+FAN_OUT_1000 = Workload(
+    name="W3-1000",
+    title="fan-out and join of 1,000",
+    call="fan_out",
+    args=(1000,),
+    expected=1000,
+    warm_up=(10,),
+    warm_up_expected=10,
+    rounds=5,
+    base="celery-chord",
+)
+WORKLOADS = (LATENCY, THROUGHPUT, FAN_OUT_100, FAN_OUT_1000)
