@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ from local.servers import Servers
 from local.stack import Stack
 
 PROCFILES = ROOT / "bench" / "procfiles"
+GIVE_UP_S = 60
+
+
+class GaveUpError(RuntimeError):
+    """What was asked of a client is not done after a minute. The installation is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ class Installation:
             "CONCURRENCY": str(setting.concurrency),
         }
         self.side = side
+        self.is_given_up = False
         self.stack = Stack(
             variables, folder=folder, counts=setting.counts, restarts=False, procfile=PROCFILES / side.procfile
         )
@@ -73,8 +80,12 @@ class Installation:
             self._signal(signal.SIGSTOP)
 
     def ask(self, way: str, call: str, args: Sequence[int], *, expected: object, times: int = 1) -> list[float]:
-        """Let the client do it; return the seconds that it measured."""
-        return self._client.ask({"way": way, "call": call, "args": args, "expected": expected, "times": times})
+        """Let the client do it; return the seconds that it measured. Raises ``GaveUpError``."""
+        try:
+            return self._client.ask({"way": way, "call": call, "args": args, "expected": expected, "times": times})
+        except GaveUpError:
+            self.is_given_up = True
+            raise
 
     def _signal(self, number: signal.Signals) -> None:
         for name in self.stack.names:
@@ -103,6 +114,10 @@ class _Client:
         if self._handle.stdin is None or self._handle.stdout is None:
             raise RuntimeError("the client has no pipes")
         print(json.dumps(asked), file=self._handle.stdin, flush=True)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._handle.stdout, selectors.EVENT_READ)
+            if not selector.select(GIVE_UP_S):
+                raise GaveUpError(f"not done after {GIVE_UP_S} s: {asked}")
         answer = self._handle.stdout.readline()
         if not answer:
             raise RuntimeError(f"the client ended; the end of {self._log}:\n{self._log.read_text()[-2000:]}")

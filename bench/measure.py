@@ -1,8 +1,9 @@
 """Measures systems in turn, round by round, so that whatever else the machine does falls on all of them alike."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from bench.installation import Installation
+from bench.installation import GaveUpError, Installation
 from bench.system import System
 from bench.workloads import Workload
 
@@ -14,12 +15,15 @@ WARM_UP = 3
 def measure(
     workload: Workload, systems: Sequence[System], installations: Mapping[str, Installation], rounds: int | None = None
 ) -> dict[str, Rounds]:
-    """Return what each system that can do the workload took, by its name."""
+    """Return what each system that can do the workload took, by its name; fewer rounds of one that gave up."""
     able = [system for system in systems if workload.call in system.does]
     measured: dict[str, Rounds] = {system.name: [] for system in able}
     for _ in range(rounds or workload.rounds):
         for system in able:
-            measured[system.name].append(_round(workload, system, installations[system.side.name]))
+            installation = installations[system.side.name]
+            if not installation.is_given_up:
+                with suppress(GaveUpError):
+                    measured[system.name].append(_round(workload, system, installation))
     return measured
 
 

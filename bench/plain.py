@@ -58,6 +58,11 @@ def leaf() -> int:
     return 1
 
 
+@app.task(queue="a")
+def calls(count: int) -> int:
+    return sum(leaf.delay().get(interval=POLL_S, disable_sync_subtasks=False) for _ in range(count))
+
+
 @app.task(queue="b")
 def sleepy_leaf(milliseconds: int) -> int:
     time.sleep(milliseconds / 1000)  # the work itself

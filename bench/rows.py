@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.measure import Rounds
 from bench.workloads import Workload
@@ -27,36 +27,40 @@ class Row:
     p50_ms: float | None = None
     p95_ms: float | None = None
     per_s: float | None = None
-    n: int
+    n: int = 0
     ratio: float | None = None
     spread: tuple[float, float] | None = None
     ratio_spread: tuple[float, float] | None = None
+    note: str = ""
 
 
 def rows(workload: Workload, setting: str, measured: Mapping[str, Rounds]) -> list[Row]:
-    """Return a row for each system."""
-    base = measured.get(workload.base or "")
+    """Return a row for each system; one that ended no round has a row without figures."""
+    base = measured.get(workload.base or "") or None
     return [_row(workload, setting, system, rounds, base) for system, rounds in measured.items()]
 
 
 def _row(workload: Workload, setting: str, system: str, rounds: Rounds, base: Rounds | None) -> Row:
-    samples = [seconds for each in rounds for seconds in each]
+    row = Row(workload=workload.name, title=workload.title, system=system, setting=setting)
+    if not rounds:
+        return replace(row, note="given up after a minute")
+    samples = _samples(rounds)
     each_round = _figures(workload, rounds)
     figure = _figure(workload, samples)
-    is_rate = workload.units is not None
-    return Row(
-        workload=workload.name,
-        title=workload.title,
-        system=system,
-        setting=setting,
-        p50_ms=None if is_rate else figure,
-        p95_ms=None if is_rate or len(samples) < ENOUGH_FOR_P95 else statistics.quantiles(samples, n=20)[18] * MS,
-        per_s=figure if is_rate else None,
+    return replace(
+        row,
+        p50_ms=None if workload.is_rate else figure,
+        p95_ms=None if workload.is_rate else _p95(workload, samples),
+        per_s=figure if workload.is_rate else None,
         n=len(samples) * (workload.times if workload.way == "at_once" else 1),
-        ratio=figure / _figure(workload, [seconds for each in base for seconds in each]) if base else None,
+        ratio=figure / _figure(workload, _samples(base)) if base else None,
         spread=(min(each_round), max(each_round)),
         ratio_spread=_ratios(each_round, _figures(workload, base)) if base else None,
     )
+
+
+def _samples(rounds: Rounds) -> list[float]:
+    return [seconds for each in rounds for seconds in each]
 
 
 def _figures(workload: Workload, rounds: Rounds) -> list[float]:
@@ -64,11 +68,18 @@ def _figures(workload: Workload, rounds: Rounds) -> list[float]:
 
 
 def _figure(workload: Workload, seconds: list[float]) -> float:
-    """Return the rate in units a second, or the median in milliseconds."""
+    """Return the units a second, or the milliseconds of one, by the median."""
     median = statistics.median(seconds)
-    return workload.units / median if workload.units else median * MS
+    return workload.units / median if workload.is_rate else median * MS / workload.units
+
+
+def _p95(workload: Workload, samples: list[float]) -> float | None:
+    if len(samples) < ENOUGH_FOR_P95:
+        return None
+    return statistics.quantiles(samples, n=20)[18] * MS / workload.units
 
 
 def _ratios(figures: list[float], base: list[float]) -> tuple[float, float]:
-    ratios = [mine / theirs for mine, theirs in zip(figures, base, strict=True)]
+    # Of a system that gave up there are fewer rounds.
+    ratios = [mine / theirs for mine, theirs in zip(figures, base, strict=False)]
     return min(ratios), max(ratios)

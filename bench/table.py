@@ -16,6 +16,13 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([texts[0], rule, *texts[1:]])
 
 
+def figure(row: Row) -> str:
+    """Return what a row says, in short."""
+    if row.per_s is not None:
+        return f"{_number(row.per_s)}/s"
+    return f"{_number(row.p50_ms)} ms" if row.p50_ms is not None else row.note
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         f"{row.workload}: {row.title}",
@@ -27,7 +34,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _range(row.spread),
         _number(row.ratio),
         _range(row.ratio_spread),
-        str(row.n),
+        row.note or str(row.n),
     )
 
 

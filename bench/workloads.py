@@ -8,7 +8,7 @@ class Workload:
     """``call`` is made ``times`` times in each of ``rounds`` rounds, and must give ``expected`` each time.
 
     ``warm_up`` stands for ``args`` in the calls before each round: after a freeze a worker first finds its connections.
-    ``units`` is how many things a round of ``at_once``, or one call, does, where their rate is asked for.
+    A sample of seconds is the time of ``units`` things: it becomes their rate, or the time of one.
     """
 
     name: str
@@ -19,7 +19,8 @@ class Workload:
     way: str = "one_at_a_time"
     times: int = 1
     rounds: int
-    units: int | None = None
+    units: int = 1
+    is_rate: bool = False
     warm_up: tuple[int, ...] = ()
     warm_up_expected: int
     base: str | None = None
@@ -45,6 +46,7 @@ THROUGHPUT = Workload(
     times=1000,
     rounds=3,
     units=1000,
+    is_rate=True,
     base="celery-nested",
 )
 FAN_OUT_100 = Workload(
@@ -70,4 +72,44 @@ FAN_OUT_1000 = Workload(
     rounds=5,
     base="celery-chord",
 )
-WORKLOADS = (LATENCY, THROUGHPUT, FAN_OUT_100, FAN_OUT_1000)
+CALLS_10 = Workload(
+    name="W5-10",
+    title="a function with 10 sequential calls, per call",
+    call="calls",
+    args=(10,),
+    expected=10,
+    times=5,
+    rounds=3,
+    units=10,
+    warm_up=(2,),
+    warm_up_expected=2,
+    base="celery-nested",
+)
+CALLS_1000 = Workload(
+    name="W5-1000",
+    title="a function with 1,000 sequential calls, per call",
+    call="calls",
+    args=(1000,),
+    expected=1000,
+    rounds=2,
+    units=1000,
+    warm_up=(2,),
+    warm_up_expected=2,
+    base="celery-nested",
+)
+STEPS = Workload(
+    name="W6",
+    title="a function with 1,000 local steps",
+    call="steps",
+    args=(1000,),
+    expected=1000,
+    times=3,
+    rounds=3,
+    units=1000,
+    is_rate=True,
+    warm_up=(2,),
+    warm_up_expected=2,
+)
+CHAINS = (LATENCY, THROUGHPUT)
+FAN_OUTS = (FAN_OUT_100, FAN_OUT_1000)
+LOOPS = (CALLS_10, CALLS_1000, STEPS)

@@ -29,6 +29,10 @@ class Client:
         linear = chain(tasks.chained_baz.s(), tasks.chained_bar.s(), tasks.chained_foo.s())
         return self._outcome(linear.delay())
 
+    def calls(self, count: int) -> Outcome:
+        """Call a leaf and wait for it, so many times, and hold the worker meanwhile."""
+        return self._outcome(self._tasks.calls.delay(count))
+
     def chord(self, count: int) -> Outcome:
         return self._chord([self._tasks.leaf.s()] * count)
 
@@ -53,7 +57,7 @@ CONFIGURATION = "Redis as broker and result backend, late acks, prefetch multipl
 CELERY_NESTED = System(
     name="celery-nested",
     side=SIDE,
-    does={"chain": "nested"},
+    does={"chain": "nested", "calls": "calls"},
     configuration=f"{CONFIGURATION}; foo calls `bar.delay().get()`, bar calls `baz.delay().get()`",
 )
 CELERY_CHAIN = System(
