@@ -17,11 +17,11 @@ from bench.installation import Setting
 from bench.rows import Row
 from bench.run import Run
 from bench.system import System
-from bench.systems import BASES, SYSTEMS
+from bench.systems import BASES, SYSTEMS, installed
 from bench.systems.celery import CELERY_NESTED
 from bench.systems.flows import FLOWS
 from bench.table import figure, table
-from bench.workloads import CHAINS, FAN_OUTS, LOOPS
+from bench.workloads import CHAINS, FAN_OUTS, LATENCY, LOOPS, THROUGHPUT
 from local.servers import LOCAL, Servers
 from local.stack import Stack
 
@@ -65,16 +65,19 @@ def _words(text: str) -> list[str]:
 
 
 def _chosen_systems(names: Sequence[str] | None) -> list[System]:
-    if names is None:
-        return list(SYSTEMS)
-    bases = BASES if "celery" in names else ()
-    return [system for system in SYSTEMS if system.name in names or system in bases]
+    bases = BASES if names and "celery" in names else ()
+    chosen = [system for system in SYSTEMS if names is None or system.name in names or system in bases]
+    here = installed()
+    for system in chosen:
+        if system not in here:
+            print(f"{system.name} is left out: it is not installed (extra `bench`)")
+    return [system for system in chosen if system in here]
 
 
 def _measure(run: Run, pools: Sequence[str]) -> Iterator[Row]:
-    """Measure everything that was asked for; what fills the table comes last."""
+    """Measure everything that was asked for; what some may not get done, and what fills the table, comes late."""
     if "prefork" in pools:
-        yield from run.compare(Setting(), (*CHAINS, *FAN_OUTS, *LOOPS), SYSTEMS)
+        yield from run.compare(Setting(), (LATENCY, *FAN_OUTS, *LOOPS, THROUGHPUT), SYSTEMS)
     for pool in POOLS:
         if pool in pools:
             yield from run.compare(Setting(pool=pool), (*CHAINS, *FAN_OUTS), (FLOWS, *BASES))

@@ -20,11 +20,11 @@ from local.servers import Servers
 from local.stack import Stack
 
 PROCFILES = ROOT / "bench" / "procfiles"
-GIVE_UP_S = 60
+GIVE_UP_S = 45
 
 
 class GaveUpError(RuntimeError):
-    """What was asked of a client is not done after a minute. The installation is of no use any more."""
+    """What was asked of a client is not done in time. The installation is of no use any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,7 @@ class Installation:
         }
         self.side = side
         self.is_given_up = False
-        self.stack = Stack(
-            variables, folder=folder, counts=setting.counts, restarts=False, procfile=PROCFILES / side.procfile
-        )
+        self.stack = Stack(variables, folder=folder, counts=setting.counts, procfile=PROCFILES / side.procfile)
         self._folder = folder
 
     def __enter__(self) -> Self:
@@ -66,8 +64,9 @@ class Installation:
         self.stack.stop()
 
     def make_ready(self) -> None:
-        """Return when all workers have answered, and freeze them."""
+        """Return when all workers have answered and done something, and freeze them."""
         self.stack.wait_ready()
+        self.ask("one_at_a_time", self.side.probe, (), expected=3)
         self._signal(signal.SIGSTOP)
 
     @contextmanager

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from bench.installation import GIVE_UP_S
 from bench.measure import Rounds
 from bench.workloads import Workload
 
@@ -43,7 +44,7 @@ def rows(workload: Workload, setting: str, measured: Mapping[str, Rounds]) -> li
 def _row(workload: Workload, setting: str, system: str, rounds: Rounds, base: Rounds | None) -> Row:
     row = Row(workload=workload.name, title=workload.title, system=system, setting=setting)
     if not rounds:
-        return replace(row, note="given up after a minute")
+        return replace(row, note=f"not done in {GIVE_UP_S} s")
     samples = _samples(rounds)
     each_round = _figures(workload, rounds)
     figure = _figure(workload, samples)

@@ -14,12 +14,14 @@ Outcome = Callable[[], object]
 class Side:
     """Workers from a Procfile in ``bench/procfiles``, and a client process that starts work for them.
 
-    Each public method of the client starts one thing and returns its ``Outcome``.
+    Each public method of the client starts one thing and returns its ``Outcome``; ``probe`` is the one that starts an
+    await chain, through all workers.
     """
 
     name: str
     procfile: str
     client: Callable[[], object]
+    probe: str
     variables: Callable[[Servers], Mapping[str, str]]
 
 

@@ -52,18 +52,18 @@ def _variables(servers: Servers) -> dict[str, str]:
     return {"REDIS_URL": redis_url(servers, BROKER), "RESULT_BACKEND": redis_url(servers, RESULTS)}
 
 
-SIDE = Side(name="celery", procfile="celery", client=Client, variables=_variables)
+SIDE = Side(name="celery", procfile="celery", client=Client, probe="nested", variables=_variables)
 CONFIGURATION = "Redis as broker and result backend, late acks, prefetch multiplier 1, no events"
 CELERY_NESTED = System(
     name="celery-nested",
     side=SIDE,
-    does={"chain": "nested", "calls": "calls"},
+    does={"chain": "nested", "chains": "nested", "calls": "calls"},
     configuration=f"{CONFIGURATION}; foo calls `bar.delay().get()`, bar calls `baz.delay().get()`",
 )
 CELERY_CHAIN = System(
     name="celery-chain",
     side=SIDE,
-    does={"chain": "chain"},
+    does={"chain": "chain", "chains": "chain"},
     configuration=f"{CONFIGURATION}; `chain` of three tasks, the results of the first two ignored",
 )
 CELERY_CHORD = System(

@@ -45,11 +45,11 @@ def _variables(servers: Servers) -> dict[str, str]:
     return {**servers.environ, "DJANGO_SETTINGS_MODULE": "bench.settings"}
 
 
-SIDE = Side(name="flows", procfile="flows", client=Client, variables=_variables)
-CALLS = ("chain", "fan_out", "sleepy_fan_out", "calls", "steps")
+SIDE = Side(name="flows", procfile="flows", client=Client, probe="chain", variables=_variables)
+CALLS = ("fan_out", "sleepy_fan_out", "calls", "steps")
 FLOWS = System(
     name="flows",
     side=SIDE,
-    does=dict(zip(CALLS, CALLS, strict=True)),
+    does={"chain": "chain", "chains": "chain", **dict(zip(CALLS, CALLS, strict=True))},
     configuration="the settings of `gateway_project`; the client calls `begin_rpc` and `Handle.result`",
 )
