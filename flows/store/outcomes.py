@@ -91,6 +91,9 @@ SELECT held.id, held.state, held.continuation, parent.id AS parent_id, parent."g
 FROM held LEFT JOIN flows_promise parent ON parent.id = held.parent_id AND held.continuation <> ''
 """
 
+# psycopg keeps what it makes of a statement only up to 4096 characters.
+COMMIT = " ".join(COMMIT.split())
+
 # The sweep that took the claim has recorded the attempt as lost; now its worker is known to have been there to the end.
 FENCED = """
 INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
