@@ -4,16 +4,18 @@ Prints medians and the range of the rounds. Other work on the machine shows in t
 """
 
 import argparse
-import json
 import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from bench.filled import compare_filled
+from bench.gateway import measure_gateway
+from bench.idle import measure_idle
 from bench.installation import Setting
+from bench.killed import measure_killed
+from bench.report import RESULTS, write_page, write_results
 from bench.rows import Row
 from bench.run import Run
 from bench.system import System
@@ -21,10 +23,11 @@ from bench.systems import BASES, SYSTEMS, installed
 from bench.systems.celery import CELERY_NESTED
 from bench.systems.flows import FLOWS
 from bench.table import figure, table
-from bench.workloads import CHAINS, FAN_OUTS, LATENCY, LOOPS, THROUGHPUT
+from bench.workloads import CHAINS, FAN_OUTS, LATENCY, LOOPS, SLOW_FAN_OUT, THROUGHPUT
 from local.servers import LOCAL, Servers
 from local.stack import Stack
 
+SLOW = Setting(pool="threads", concurrency=8, counts={"worker-b": 4})
 POOLS = ("threads", "solo")
 
 
@@ -42,18 +45,25 @@ def main(arguments: Sequence[str]) -> int:
             only=asked.only,
             reps=asked.reps,
         )
-        measured = list(_shown(_measure(run, asked.pools)))
-    print(table(measured))
+        measured = list(_shown(_measure(run, asked.pools or ("prefork", *POOLS))))
+        print(table(measured))
+        if _is_complete(asked):
+            write_results(measured, RESULTS)
+            write_page(measured, run.systems, servers)
     if asked.results:
-        asked.results.write_text(json.dumps([asdict(row) for row in measured], indent=1) + "\n")
+        write_results(measured, asked.results)
     return 0
+
+
+def _is_complete(asked: argparse.Namespace) -> bool:
+    return not any((asked.only, asked.systems, asked.pools, asked.reps))
 
 
 def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", type=_words, help="workloads: W1,W3-100 or W3 for all that begin so")
     parser.add_argument("--systems", type=_words, help="systems, or celery for the plain ones that ratios refer to")
-    parser.add_argument("--pools", type=_words, default=["prefork", *POOLS], help="prefork,threads,solo")
+    parser.add_argument("--pools", type=_words, help="prefork,threads,solo")
     parser.add_argument("--reps", type=int, help="rounds of each workload (default: its own)")
     parser.add_argument("--folder", type=Path, default=LOCAL / "bench", help="for data and logs; emptied first")
     parser.add_argument("--results", type=Path, help="a file for the rows as JSON")
@@ -81,6 +91,10 @@ def _measure(run: Run, pools: Sequence[str]) -> Iterator[Row]:
     for pool in POOLS:
         if pool in pools:
             yield from run.compare(Setting(pool=pool), (*CHAINS, *FAN_OUTS), (FLOWS, *BASES))
+    yield from run.compare(SLOW, (SLOW_FAN_OUT,), SYSTEMS)
+    yield from measure_killed(run)
+    yield from measure_gateway(run)
+    yield from measure_idle(run)
     yield from compare_filled(run, (FLOWS, CELERY_NESTED))
 
 

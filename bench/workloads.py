@@ -72,6 +72,17 @@ FAN_OUT_1000 = Workload(
     rounds=5,
     base="celery-chord",
 )
+SLOW_FAN_OUT = Workload(
+    name="W3-slow",
+    title="fan-out and join of 1,000 that take 50 ms, on 32 threads (ideal: 1,563 ms)",
+    call="sleepy_fan_out",
+    args=(1000, 50),
+    expected=1000,
+    rounds=3,
+    warm_up=(32, 1),
+    warm_up_expected=32,
+    base="celery-chord",
+)
 CALLS_10 = Workload(
     name="W5-10",
     title="a function with 10 sequential calls, per call",
