@@ -33,12 +33,13 @@ def write_results(rows: Sequence[Row], path: Path) -> None:
 
 def write_page(rows: Sequence[Row], systems: Sequence[System], servers: Servers) -> None:
     """Put the figures into the page, and draw its plot."""
+    parts = [machine(), versions(servers), configurations(systems), table(rows)]
     if util.find_spec("matplotlib"):
         from bench.plot import draw
 
         draw(rows, PLOT)
-    figures = "\n\n".join([machine(), versions(servers), configurations(systems), table(rows)])
-    PAGE.write_text(between_marks(PAGE.read_text(), figures))
+        parts.append(f"![times as fast as plain Celery]({PLOT.name})")
+    PAGE.write_text(between_marks(PAGE.read_text(), "\n\n".join(parts)))
 
 
 def between_marks(page: str, text: str) -> str:
