@@ -16,7 +16,7 @@ from bench.workloads import CHAINS, Workload
 PROMISES = 1_000_000
 PROMISES_OF_A_CHAIN = 3
 WORKLOADS: tuple[Workload, ...] = tuple(
-    replace(chains, name=f"W9-{chains.name}", title=f"{chains.title}, {PROMISES:,} promises in the table")
+    replace(chains, rounds=2, name=f"W9-{chains.name}", title=f"{chains.title}, {PROMISES:,} promises in the table")
     for chains in CHAINS
 )
 

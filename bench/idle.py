@@ -19,7 +19,7 @@ from local.servers import Servers
 WORKLOAD = "W8"
 SETTING = Setting(counts=dict.fromkeys(("worker-a", "worker-b", "worker-c"), 3))
 SYSTEMS = (CELERY_NESTED, FLOWS)
-WATCH_S = 20
+WATCH_S = 15
 A_MINUTE_S = 60
 # An idle backend of PostgreSQL publishes what it has counted after ten seconds; workers settle down meanwhile.
 SETTLE_S = 11

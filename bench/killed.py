@@ -15,7 +15,7 @@ from bench.systems.flows import FLOWS
 
 WORKLOAD = "W4"
 NAP_MS = 1000
-TIMES = 8
+TIMES = 6
 
 RUNNING = """
 SELECT p.fence, p.session, n.pid FROM flows_promise p JOIN flows_node n ON n.id = p.node_id
