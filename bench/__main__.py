@@ -21,13 +21,15 @@ from bench.systems import BASES, SYSTEMS, installed
 from bench.systems.celery import CELERY_NESTED
 from bench.systems.flows import FLOWS
 from bench.table import figure, table
-from bench.workloads import CHAINS, FAN_OUTS, LATENCY, LOOPS, SLOW_FAN_OUT, THROUGHPUT
+from bench.workloads import CALLS_10, CALLS_1000, CHAINS, FAN_OUTS, LATENCY, SLOW_FAN_OUT, STEPS, THROUGHPUT
 from local.servers import LOCAL, ServerError, Servers
 from local.stack import Stack, StackError
 
 SLOW = Setting(pool="threads", concurrency=8, counts={"worker-b": 4})
 POOLS = ("threads", "solo")
-COMPARED = (*CHAINS, *FAN_OUTS, SLOW_FAN_OUT, *LOOPS, *filled.WORKLOADS)
+# What some may not get done comes late: they are out then.
+ON_PREFORK = (LATENCY, *FAN_OUTS, STEPS, CALLS_10, THROUGHPUT, CALLS_1000)
+COMPARED = (*ON_PREFORK, SLOW_FAN_OUT, *filled.WORKLOADS)
 WORKLOADS = (*(workload.name for workload in COMPARED), killed.WORKLOAD, gateway.WORKLOAD, idle.WORKLOAD)
 
 
@@ -106,9 +108,9 @@ def _chosen_systems(names: Sequence[str] | None) -> list[System]:
 
 
 def _measure(run: Run, pools: Sequence[str]) -> Iterator[Row]:
-    """Measure everything that was asked for; what some may not get done, and what fills the table, comes late."""
+    """Measure everything that was asked for; what fills the table comes last."""
     if "prefork" in pools:
-        yield from run.compare(Setting(), (LATENCY, *FAN_OUTS, *LOOPS, THROUGHPUT), SYSTEMS)
+        yield from run.compare(Setting(), ON_PREFORK, SYSTEMS)
     for pool in POOLS:
         if pool in pools:
             fewer = [replace(workload, rounds=2) for workload in (*CHAINS, *FAN_OUTS)]

@@ -18,8 +18,13 @@ MAIN = "flows"
 def measure(
     workload: Workload, systems: Sequence[System], installations: Mapping[str, Installation], rounds: int | None = None
 ) -> dict[str, Rounds]:
-    """Return what each system that can do the workload took, by its name; fewer rounds of a slow one."""
-    able = [system for system in systems if workload.call in system.does]
+    """Return what each system that can do the workload took, by its name; fewer rounds of a slow one.
+
+    Who gave up on an earlier workload is not asked any more.
+    """
+    able = [
+        system for system in systems if workload.call in system.does and not installations[system.side.name].is_given_up
+    ]
     measured: dict[str, Rounds] = {system.name: [] for system in able}
     for _ in range(rounds or workload.rounds):
         for system in able:

@@ -63,9 +63,13 @@ def versions(servers: Servers) -> str:
         postgres = ".".join(str(part) for part in divmod(database.info.server_version, 10_000))
     with redis.Redis.from_url(servers.redis_url) as client:
         redis_server = client.info("server")["redis_version"]
-    packages = (f"{name} {metadata.version(name)}" for name in PACKAGES if util.find_spec(name.replace("-", "_")))
+    packages = [f"{name} {metadata.version(name)}" for name in PACKAGES if _is_installed(name)]
     servers_and_python = f"Python {platform.python_version()}, PostgreSQL {postgres}, Redis {redis_server}"
     return f"Versions: {servers_and_python}; {', '.join(packages)}."
+
+
+def _is_installed(package: str) -> bool:
+    return next(iter(metadata.distributions(name=package)), None) is not None
 
 
 def configurations(systems: Sequence[System]) -> str:

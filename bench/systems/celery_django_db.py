@@ -39,8 +39,8 @@ def _system(name: str, poll_s: float, does: Mapping[str, str]) -> System:
         ),
         does=does,
         configuration=(
-            "Redis as broker, `django-db` as result backend, late acks, prefetch multiplier 1, no events; nested "
-            f"`get(interval={poll_s:g})`, and `chord`"
+            "Redis as broker, `django-db` as result backend, late acks, prefetch multiplier 1, no events; "
+            f"nested `get(interval={poll_s:g})`{', and `chord`' if 'fan_out' in does else ''}"
         ),
     )
 

@@ -3,9 +3,7 @@
 import pytest
 
 from bench.rows import rows
-from bench.workloads import LATENCY, LOOPS, THROUGHPUT
-
-CALLS_10 = LOOPS[0]
+from bench.workloads import CALLS_10, LATENCY, THROUGHPUT
 
 
 def test_a_time_is_the_median_of_all_samples_in_milliseconds_and_its_range_that_of_the_rounds():
