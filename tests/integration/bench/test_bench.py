@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from bench.installation import Setting
 from bench.run import Run
 from bench.systems import BASES
@@ -18,6 +20,7 @@ TINY = (
 )
 
 
+@pytest.mark.timeout(300)  # starts twelve processes; 15 s where nobody else works
 def test_flows_and_plain_celery_are_measured_in_turn(servers: Servers, tmp_path: Path):
     Stack(servers.environ, folder=tmp_path, only=()).migrate()
     run = Run(servers=servers, folder=tmp_path, systems=(FLOWS, *BASES), only=None, reps=1)
