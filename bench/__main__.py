@@ -54,10 +54,13 @@ def _run(servers: Servers, asked: argparse.Namespace) -> None:
     Stack(servers.environ, folder=asked.folder, only=()).migrate()
     systems = _chosen_systems(asked.systems)
     run = Run(servers=servers, folder=asked.folder, systems=systems, only=asked.only, reps=asked.reps)
-    measured = list(_shown(_measure(run, _pools(asked))))
-    print(table(measured))
-    if asked.results:
-        write_results(measured, asked.results)
+    measured: list[Row] = []
+    try:
+        measured += _shown(_measure(run, _pools(asked)))
+    finally:  # also what was measured before something failed
+        print(table(measured))
+        if asked.results:
+            write_results(measured, asked.results)
     if _is_complete(asked):
         write_results(measured, RESULTS)
         write_page(measured, run.systems, servers)

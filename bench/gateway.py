@@ -32,7 +32,8 @@ CONNECTIONS = 32
 ROUNDS = 3
 WAITERS = 2000
 FLOWS_AWAITED = 20
-WAIT_S = 120
+# The longest that the gateway lets anybody wait.
+WAIT_S = 60
 LOOK_S = 1
 IDLE_PERCENT = 20
 
@@ -66,17 +67,18 @@ async def _measure(stack: Stack, rounds: int) -> list[Row]:
         for _ in range(WARM_UP):
             await _post(gateway, next(_keys), f"wait={WAIT_S}", httpx.codes.OK)
         took_ms = [await _timed_chain(gateway) * MS for _ in range(ONE_AT_A_TIME)]
-    waited_ms = await _hold_waiters(stack) * MS
+    waited_s, answered = await _hold_waiters(stack)
     async with _client(stack) as gateway:
         rates = [await _start_rate(gateway) for _ in range(rounds)]
     rate, spread = median_and_range(rates)
     p95_ms = statistics.quantiles(took_ms, n=20)[18]
     latency = _row("latency", "await chain through HTTP, one at a time")
     waiters = _row("waiters", f"{WAITERS:,} callers wait for {FLOWS_AWAITED} flows: all answered after the workers run")
+    late = "" if answered == WAITERS else f"{WAITERS - answered:,} were told 202 after {WAIT_S} s"
     starts = _row("starts", "POSTs that are answered 202")
     return [
         replace(latency, p50_ms=statistics.median(took_ms), p95_ms=p95_ms, n=ONE_AT_A_TIME),
-        replace(waiters, p50_ms=waited_ms, n=WAITERS),
+        replace(waiters, p50_ms=waited_s * MS, n=answered, note=late),
         replace(starts, per_s=rate, spread=spread, n=rounds * STARTS),
     ]
 
@@ -121,8 +123,8 @@ async def _start_rate(gateway: Client) -> float:
     return STARTS / (time.perf_counter() - began)
 
 
-async def _hold_waiters(stack: Stack) -> float:
-    """Freeze the workers, let all wait, thaw the workers; return the seconds until everybody has an answer."""
+async def _hold_waiters(stack: Stack) -> tuple[float, int]:
+    """Freeze the workers, let all wait, thaw; return the seconds until the last answer, and how many came in time."""
     workers = [pid for name in stack.names if name != "gateway" for pid in stack.pids(name)]
     keys = itertools.cycle([next(_keys) for _ in range(FLOWS_AWAITED)])
     for pid in workers:
@@ -133,27 +135,36 @@ async def _hold_waiters(stack: Stack) -> float:
     for pid in workers:
         os.killpg(pid, signal.SIGCONT)
     began = time.perf_counter()
-    await asyncio.gather(*waiting)
-    return time.perf_counter() - began
+    answered = sum(await asyncio.gather(*waiting))
+    return time.perf_counter() - began, answered
 
 
-async def _wait(url: SplitResult, key: str) -> None:
-    """Ask on a bare connection: a client's pool of thousands would cost more than what is measured."""
+async def _wait(url: SplitResult, key: str) -> bool:
+    """Tell whether the value came in time.
+
+    Asks on a bare connection: a client's pool of thousands would cost more than what is measured.
+    """
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     head = WAITING.format(host=url.netloc, key=key, wait_s=WAIT_S)
     writer.write(head.replace("\n", "\r\n").encode())
     answer = await reader.read()
     writer.close()
+    if answer.startswith(b"HTTP/1.1 202 "):
+        return False
     if not answer.startswith(b"HTTP/1.1 200 "):
         raise RuntimeError(f"await-chain:{key} was answered {answer!r}")
+    return True
 
 
 async def _all_wait(stack: Stack) -> None:
-    """Return when all are connected, and the gateway has read and begun what they ask: it has nothing to do then."""
+    """Return when all are connected, and the gateway has read and begun what they ask: it has nothing to do then.
+
+    Or after half of the time that they wait: the rest is for the answers.
+    """
     [pid] = stack.pids("gateway")
     gateway = psutil.Process(pid)
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + WAIT_S / 2
     while len(gateway.net_connections("tcp")) <= WAITERS or gateway.cpu_percent() > IDLE_PERCENT:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{WAITERS} callers do not wait after {WAIT_S} s")
+            return
         await asyncio.sleep(LOOK_S)
