@@ -6,7 +6,7 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 
 MINUTES ?= 2
 
-.PHONY: demo up test chaos bench measure recovery check format lock help
+.PHONY: demo up test chaos bench recovery check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -26,9 +26,6 @@ chaos: .venv/installed ## hundreds of flows while processes and servers are kill
 
 bench: .venv/installed ## flows beside plain Celery and others, on the same servers (ARGS="--only W1,W2 --systems flows,celery --reps 3")
 	@$(BIN)/python -m bench $(ARGS)
-
-measure: .venv/installed ## latency, throughput and database cost of the await chain through HTTP
-	@$(BIN)/python -m bench.gateway
 
 recovery: .venv/installed ## how long each fault interrupts a flow, ten times each (ARGS="--only Redis")
 	@$(BIN)/python -m bench.recovery $(ARGS)

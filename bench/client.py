@@ -14,7 +14,7 @@ from bench.system import Outcome
 from bench.systems import SIDES
 
 Start = Callable[..., Outcome]
-ENOUGH_S = 5
+ENOUGH_S = 4
 
 
 def one_at_a_time(start: Start, args: Sequence[int], expected: object, times: int) -> list[float]:

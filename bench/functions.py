@@ -19,6 +19,12 @@ def sleepy_leaf(ctx: Context, milliseconds: int) -> int:
 
 
 @durable(group="service-a")
+def nap(ctx: Context, milliseconds: int) -> int:
+    time.sleep(milliseconds / 1000)  # meant to be killed
+    return 1
+
+
+@durable(group="service-a")
 def fan_out(ctx: Context, count: int) -> Generator[Any, Any, int]:
     values: tuple[int, ...] = yield from ctx.gather(*(ctx.rpc(leaf) for _ in range(count)))
     return sum(values)

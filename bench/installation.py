@@ -86,10 +86,13 @@ class Installation:
             self.is_given_up = True
             raise
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers; each leads the group of its processes."""
+        return [pid for name in self.stack.names for pid in self.stack.pids(name)]
+
     def _signal(self, number: signal.Signals) -> None:
-        for name in self.stack.names:
-            for pid in self.stack.pids(name):
-                os.killpg(pid, number)
+        for pid in self.pids():
+            os.killpg(pid, number)
 
 
 class _Client:

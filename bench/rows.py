@@ -1,8 +1,8 @@
 """What was measured as rows: medians, ranges over the rounds, and the ratio to plain Celery in the same run."""
 
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from bench.installation import GIVE_UP_S
 from bench.measure import Rounds
@@ -18,7 +18,8 @@ class Row:
     """One line of ``results.json``; None where something does not apply.
 
     ``ratio`` is of rates where there is one, and of times otherwise. The ranges are of single rounds: ``spread`` of the
-    rate or of the median time in milliseconds, ``ratio_spread`` of the ratio to the base in the same round.
+    rate or of the median time in milliseconds, ``ratio_spread`` of the ratio to the base in the same round. ``extra``
+    are figures of this workload alone, ``note`` is what people should read beside the figures.
     """
 
     workload: str
@@ -33,12 +34,18 @@ class Row:
     spread: tuple[float, float] | None = None
     ratio_spread: tuple[float, float] | None = None
     note: str = ""
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 def rows(workload: Workload, setting: str, measured: Mapping[str, Rounds]) -> list[Row]:
     """Return a row for each system; one that ended no round has a row without figures."""
     base = measured.get(workload.base or "") or None
     return [_row(workload, setting, system, rounds, base) for system, rounds in measured.items()]
+
+
+def median_and_range(figures: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the median, and the least and the greatest."""
+    return statistics.median(figures), (min(figures), max(figures))
 
 
 def _row(workload: Workload, setting: str, system: str, rounds: Rounds, base: Rounds | None) -> Row:

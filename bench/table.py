@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.rows import Row
 
-HEAD = ("workload", "system", "setting", "p50 ms", "p95 ms", "per s", "range", "ratio", "range", "n")
+HEAD = ("workload", "system", "setting", "p50 ms", "p95 ms", "per s", "range", "ratio", "range", "n", "")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -34,7 +34,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         _range(row.spread),
         _number(row.ratio),
         _range(row.ratio_spread),
-        row.note or str(row.n),
+        str(row.n),
+        row.note,
     )
 
 

@@ -69,7 +69,18 @@ FAN_OUT_1000 = Workload(
     expected=1000,
     warm_up=(10,),
     warm_up_expected=10,
-    rounds=5,
+    rounds=3,
+    base="celery-chord",
+)
+SLOW_FAN_OUT = Workload(
+    name="W3-slow",
+    title="fan-out and join of 1,000 that take 50 ms, on 32 threads (ideal: 1,563 ms)",
+    call="sleepy_fan_out",
+    args=(1000, 50),
+    expected=1000,
+    rounds=2,
+    warm_up=(32, 1),
+    warm_up_expected=32,
     base="celery-chord",
 )
 CALLS_10 = Workload(
@@ -91,7 +102,7 @@ CALLS_1000 = Workload(
     call="calls",
     args=(1000,),
     expected=1000,
-    rounds=2,
+    rounds=1,
     units=1000,
     warm_up=(2,),
     warm_up_expected=2,
@@ -112,4 +123,3 @@ STEPS = Workload(
 )
 CHAINS = (LATENCY, THROUGHPUT)
 FAN_OUTS = (FAN_OUT_100, FAN_OUT_1000)
-LOOPS = (CALLS_10, CALLS_1000, STEPS)

@@ -49,7 +49,11 @@ class Client:
 
 
 def _variables(servers: Servers) -> dict[str, str]:
-    return {"REDIS_URL": redis_url(servers, BROKER), "RESULT_BACKEND": redis_url(servers, RESULTS)}
+    return {
+        "REDIS_URL": redis_url(servers, BROKER),
+        "RESULT_BACKEND": redis_url(servers, RESULTS),
+        "DJANGO_SETTINGS_MODULE": "",  # whatever our own environment says: no Django here
+    }
 
 
 SIDE = Side(name="celery", procfile="celery", client=Client, probe="nested", variables=_variables)

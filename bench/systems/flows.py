@@ -7,6 +7,8 @@ from typing import Any
 from bench.system import Outcome, Side, System
 from local.servers import Servers
 
+GROUPS = ("service-a", "service-b", "service-c")
+
 
 class Client:
     """A process of the team's Django project."""
@@ -22,6 +24,9 @@ class Client:
 
     def chain(self) -> Outcome:
         return self._begin("foo", "foo")
+
+    def nap(self, milliseconds: int) -> Outcome:
+        return self._begin("nap", milliseconds)
 
     def fan_out(self, count: int) -> Outcome:
         return self._begin("fan_out", count)
@@ -41,11 +46,11 @@ class Client:
         return begin_rpc(next(self._ids), function, *args, target="service-a").result
 
 
-def _variables(servers: Servers) -> dict[str, str]:
+def variables(servers: Servers) -> dict[str, str]:
     return {**servers.environ, "DJANGO_SETTINGS_MODULE": "bench.settings"}
 
 
-SIDE = Side(name="flows", procfile="flows", client=Client, probe="chain", variables=_variables)
+SIDE = Side(name="flows", procfile="flows", client=Client, probe="chain", variables=variables)
 CALLS = ("fan_out", "sleepy_fan_out", "calls", "steps")
 FLOWS = System(
     name="flows",
