@@ -9,6 +9,10 @@ from django.db.models.functions import Now
 from flows.domain.ids import MAX_CHILD_ID
 from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
 
+# From how many on a pending promise needs attention.
+MANY_FAILURES = 3
+MANY_LOSSES = 2
+
 
 class JSONTextField(models.JSONField):
     """A ``json`` column: unlike ``jsonb`` it keeps the text as it was written: key order, 1e22, -0.0."""
@@ -38,6 +42,14 @@ class IdField(models.CharField):  # type: ignore[type-arg]  # generic in its stu
 
 def _choices(words: Any) -> list[tuple[str, str]]:
     return [(word.value, word.value or "—") for word in words]
+
+
+# What somebody should look at: it was set aside, says why it does not go on, or keeps failing.
+NEEDS_ATTENTION = Q(state=State.PENDING) & (
+    Q(phase=Phase.ASIDE) | ~Q(note="") | Q(failures__gte=MANY_FAILURES) | Q(losses__gte=MANY_LOSSES)
+)
+WAITS_FOR_SOMEBODY = Q(state=State.PENDING, kind=Kind.EXTERNAL)
+FAILED = Q(state__in=[State.REJECTED, State.CANCELED, State.TIMEDOUT])
 
 
 class Node(models.Model):
@@ -132,6 +144,20 @@ class Promise(models.Model):
             ),
             models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
             models.Index(name="flows_promise_created", fields=["-created_at"]),
+            # The lists of the admin, newest first.
+            models.Index(name="flows_promise_roots", fields=["-created_at"], condition=Q(kind=Kind.ROOT)),
+            models.Index(name="flows_promise_called", fields=["group", "function", "-created_at"]),
+            models.Index(name="flows_promise_attention", fields=["-created_at"], condition=NEEDS_ATTENTION),
+            models.Index(name="flows_promise_external", fields=["-created_at"], condition=WAITS_FOR_SOMEBODY),
+            models.Index(name="flows_promise_failed", fields=["state", "-created_at"], condition=FAILED),
+        ]
+        permissions = [
+            ("cancel_promise", "Can cancel promises and all calls below them"),
+            ("retry_promise", "Can give promises another chance"),
+            ("release_promise", "Can take claims back from their nodes"),
+            ("settle_promise", "Can resolve and reject external promises"),
+            ("rerun_promise", "Can run flows again under a new id"),
+            ("purge_promise", "Can delete flows that have ended"),
         ]
 
     def __str__(self) -> str:

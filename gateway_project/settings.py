@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_celery_results",
+    "django_htmx",
     "flows",
 ]
 
@@ -70,6 +71,8 @@ DATABASES["default"] |= {
     },
 }
 
+# Whoever has to log in to see a flow does so where the team does.
+LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
