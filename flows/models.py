@@ -50,6 +50,8 @@ NEEDS_ATTENTION = Q(state=State.PENDING) & (
 )
 WAITS_FOR_SOMEBODY = Q(state=State.PENDING, kind=Kind.EXTERNAL)
 FAILED = Q(state__in=[State.REJECTED, State.CANCELED, State.TIMEDOUT])
+SETTLED_FLOWS = Q(kind__in=[Kind.ROOT, Kind.DETACHED]) & ~Q(state=State.PENDING)
+BROKEN_OFF = Q(outcome__in=[AttemptOutcome.LOST, AttemptOutcome.FENCED])
 
 
 class Node(models.Model):
@@ -144,6 +146,8 @@ class Promise(models.Model):
             ),
             models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
             models.Index(name="flows_promise_created", fields=["-created_at"]),
+            # What settled lately, and what is old enough to be purged.
+            models.Index(name="flows_promise_settled", fields=["state", "settled_at"], condition=SETTLED_FLOWS),
             # The lists of the admin, newest first.
             models.Index(name="flows_promise_roots", fields=["-created_at"], condition=Q(kind=Kind.ROOT)),
             models.Index(name="flows_promise_called", fields=["group", "function", "-created_at"]),
@@ -180,6 +184,7 @@ class Attempt(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(name="flows_attempt_of_promise", fields=["promise", "fence"])]
+        indexes = [models.Index(name="flows_attempt_broken", fields=["outcome", "ended_at"], condition=BROKEN_OFF)]
 
     def __str__(self) -> str:
         return f"{self.promise_id} #{self.fence}"
