@@ -84,6 +84,7 @@ SERVESTATIC_USE_FINDERS = True
 FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
+    "FLOWER_URL": env.str("FLOWER_URL", default=""),
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
 }
 

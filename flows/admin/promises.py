@@ -12,7 +12,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from flows.admin import actions, detail, lists
+from flows.admin import actions, detail, lists, overview
 from flows.admin.filters import (
     STATE_NOW,
     CreatedFilter,
@@ -85,6 +85,7 @@ class PromiseAdmin(ReadOnlyAdmin):
         """Return the addresses of the actions and downloads, before those of Django."""
         view = self.admin_site.admin_view
         return [
+            path("overview/", view(self.overview_view), name="flows_promise_overview"),
             path("do/<slug:name>/", view(self.action_view), name="flows_promise_do"),
             path("<path:object_id>/download/<slug:part>/", view(self.download_view), name="flows_promise_download"),
             *super().get_urls(),
@@ -99,6 +100,10 @@ class PromiseAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         """Show one promise; a live page asks for the drawing of its calls alone."""
         return detail.show(self, request, object_id)
+
+    def overview_view(self, request: HttpRequest) -> HttpResponse:
+        """Show what operators watch."""
+        return overview.show(self, request)
 
     def action_view(self, request: HttpRequest, name: str) -> HttpResponseBase:
         """Ask whether an action is meant, or do it."""
