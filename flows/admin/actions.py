@@ -1,20 +1,22 @@
 """What people may do to promises: each has a permission, is confirmed with a reason, and calls one operation."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.text import Truncator
 
 from flows import operations
-from flows.admin.forms import ReasonForm, RejectForm, ResolveForm
+from flows.admin.forms import ReasonForm, RejectForm, ResolveForm, RunAgainForm
 from flows.admin.markup import promise_url
 from flows.domain.errors import FlowsError
 from flows.domain.promise import Kind, Phase, State
@@ -24,11 +26,15 @@ from flows.store import trees
 # Each promise is a field of the form that confirms, and Django takes a thousand.
 MAX_BULK = 500
 MAX_TOLD = 10
+MAX_LOGGED = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing to do. ``is_for`` says whether it makes sense for a promise; ``run`` whether it did anything."""
+    """One thing to do. ``is_for`` says whether it makes sense for a promise; ``run`` whether it did anything.
+
+    ``otherwise`` is why it may do nothing though nobody was faster.
+    """
 
     name: str
     title: str
@@ -37,6 +43,7 @@ class Action:
     permission: str
     is_for: Callable[[Any], bool]
     run: Callable[[str, dict[str, Any]], bool]
+    otherwise: str = ""
     form: type[Form] = ReasonForm
     is_bulk: bool = True
     is_grave: bool = False
@@ -101,6 +108,30 @@ ACTIONS = {
             run=lambda promise_id, given: operations.retry(promise_id),
         ),
         Action(
+            name="release",
+            title="Release",
+            done="Released",
+            explanation="Takes the claim back from a node that hangs: another one runs the promise at once. What the "
+            "first one still writes is refused; a step in flight runs again.",
+            permission="release_promise",
+            is_for=lambda promise: _is_pending(promise) and Phase(promise.phase) is Phase.CLAIMED,
+            run=lambda promise_id, given: operations.release(promise_id),
+        ),
+        Action(
+            name="run-again",
+            title="Run again",
+            done="Run again",
+            explanation="Starts the same call as a flow of its own under a new id, from the start or from one of its "
+            "calls. The first flow stays as it is.",
+            permission="rerun_promise",
+            is_for=lambda promise: Kind(promise.kind) is Kind.ROOT,
+            run=lambda promise_id, given: bool(
+                operations.run_again(promise_id, given["new_id"], from_step=given["from_step"])
+            ),
+            form=RunAgainForm,
+            is_bulk=False,
+        ),
+        Action(
             name="cancel",
             title="Cancel",
             done="Canceled",
@@ -109,6 +140,19 @@ ACTIONS = {
             is_for=lambda promise: _is_pending(promise) and promise.kind != Kind.RUN,
             run=lambda promise_id, given: operations.cancel(promise_id) > 0,
             is_grave=True,
+        ),
+        Action(
+            name="purge",
+            title="Delete",
+            done="Deleted",
+            explanation="Deletes a flow that has ended, with all its calls and attempts. The same id starts a new flow "
+            "afterwards. This cannot be undone.",
+            permission="purge_promise",
+            is_for=lambda promise: not _is_pending(promise) and _is_flow(promise),
+            run=lambda promise_id, given: operations.purge_tree(promise_id) > 0,
+            otherwise="Something below it is pending, or the flow that started it may still need it.",
+            is_grave=True,
+            flag=DELETION,
         ),
     )
 }
@@ -202,11 +246,24 @@ def _do(asked: _Asked, form: Form) -> HttpResponseRedirect:
         else:
             done.append(promise)
     if done:
-        text = f"{action.done}. Reason: {given['reason']}"
+        lines = (_line(name, value) for name, value in given.items() if value is not None)
+        text = ". ".join([action.done, *lines])
         LogEntry.objects.log_actions(asked.request.user.pk or 0, done, action.flag, text)  # never 0: they have a right
         told = done[0].id if len(done) == 1 else f"{len(done)} promises"
         messages.success(asked.request, f"{action.done}: {told}.")
-    return HttpResponseRedirect(_back(asked.fit))
+    return HttpResponseRedirect(_goes_on(action, asked.fit, done, given))
+
+
+def _line(name: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"{name.replace('_', ' ').capitalize()}: {Truncator(text).chars(MAX_LOGGED)}"
+
+
+def _goes_on(action: Action, fit: Sequence[Any], done: Sequence[Any], given: dict[str, Any]) -> str:
+    """Return where to go after it: what was started, or what is left."""
+    if done and "new_id" in given:
+        return promise_url(given["new_id"])
+    return _list_url() if done and action.flag == DELETION else _back(fit)
 
 
 def _miss(action: Action, promise_id: str, given: dict[str, Any]) -> str:
@@ -217,7 +274,7 @@ def _miss(action: Action, promise_id: str, given: dict[str, Any]) -> str:
         now = operations.get(promise_id)
     except FlowsError as error:
         return str(error)
-    return f"Meanwhile it is {now.state}{f', {now.phase}' if now.phase else ''}."
+    return action.otherwise or f"Meanwhile it is {now.state}{f', {now.phase}' if now.phase else ''}."
 
 
 def _nothing_fits(action: Action, unfit: Sequence[Any]) -> str:
@@ -228,4 +285,8 @@ def _nothing_fits(action: Action, unfit: Sequence[Any]) -> str:
 
 
 def _back(chosen: Sequence[Any]) -> str:
-    return promise_url(chosen[0].id) if len(chosen) == 1 else reverse("admin:flows_promise_changelist")
+    return promise_url(chosen[0].id) if len(chosen) == 1 else _list_url()
+
+
+def _list_url() -> str:
+    return reverse("admin:flows_promise_changelist")

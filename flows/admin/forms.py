@@ -6,6 +6,8 @@ from typing import Any
 from django import forms
 
 from flows.domain import values
+from flows.domain.errors import InvalidInputError
+from flows.domain.ids import MAX_CALLS, MAX_ID, check_id
 
 MAX_REASON = 500
 
@@ -54,3 +56,25 @@ class RejectForm(ReasonForm):
         help_text="The message that the waiting function sees.",
     )
     field_order = ("error", "reason")
+
+
+class RunAgainForm(ReasonForm):
+    """The new flow."""
+
+    new_id = forms.CharField(label="New id", max_length=MAX_ID, help_text="Of a flow that does not exist yet.")
+    from_step = forms.IntegerField(
+        label="From call",
+        required=False,
+        min_value=0,
+        max_value=MAX_CALLS,
+        help_text="Its position, from 0 on: what the calls before it have come to is taken over. "
+        "Empty: from the start.",
+    )
+    field_order = ("new_id", "from_step", "reason")
+
+    def clean_new_id(self) -> str:
+        """Return the id, if a flow may have it."""
+        try:
+            return check_id(self.cleaned_data["new_id"])
+        except InvalidInputError as error:
+            raise forms.ValidationError(f"An id {error.rule}.") from error

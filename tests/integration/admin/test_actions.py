@@ -2,10 +2,10 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 
-from flows import operations
+from flows import PromiseNotFound, operations
 from flows.admin import actions
 from flows.domain.promise import Kind, Phase, State
-from flows.store import promises
+from flows.store import promises, sql
 from tests.integration.conftest import call, resolve, suspend
 
 DO = "/admin/flows/promise/do"
@@ -83,6 +83,43 @@ def test_retry_takes_up_what_was_rejected(a_tree, do):
     assert "makes no sense here any more: p/a_b:c.0 is rpc, rejected" in told
 
 
+def test_release_takes_a_claim_back(start, claim, do):
+    start("p")
+    claim("p")
+    assert do("release", "p") == ["Released: p."]
+    assert promises.get("p").phase is Phase.READY
+
+
+def test_a_flow_is_run_again_under_a_new_id_and_from_a_call(a_flow, do):
+    assert do("run-again", "p", new_id="q", from_step="1") == ["Run again: p."]
+    assert promises.get("q").kind is Kind.ROOT
+    assert logged() == [("p", "Run again. New id: q. From step: 1. Reason: because")]
+
+
+@pytest.mark.parametrize(
+    ("new_id", "told"), [("p", "exists already"), ("!", "must start with a letter"), ("", "This field is required")]
+)
+def test_a_new_id_that_cannot_be_is_refused(admin_client, a_flow, new_id, told):
+    given = {"id": "p", "reason": "r", "new_id": new_id}
+    assert told in admin_client.post(f"{DO}/run-again/", given, follow=True).content.decode()
+
+
+def test_a_flow_that_has_ended_is_deleted_and_the_log_keeps_who_did_it(start, claim, do):
+    start("p")
+    resolve(claim("p"))
+    assert do("purge", "p") == ["Deleted: p."]
+    with pytest.raises(PromiseNotFound):
+        promises.get("p")
+    (entry,) = LogEntry.objects.all()
+    assert (entry.object_id, entry.is_deletion()) == ("p", True)
+
+
+def test_a_flow_of_which_something_is_pending_is_not_deleted(a_flow, do):
+    sql.rows("UPDATE flows_promise SET state = 'canceled', phase = '', settled_at = now() WHERE id = 'p'")
+    assert do("purge", "p") == [f"p: nothing was done. {actions.ACTIONS['purge'].otherwise}"]
+    assert logged() == []
+
+
 def test_what_has_moved_before_the_confirmation_is_left_alone_and_told(a_flow, do):
     promises.settle("p.1", State.RESOLVED, value="1")
     assert do("resolve", "p.1", value="2") == ["Resolve makes no sense here any more: p.1 is external, resolved."]
@@ -152,4 +189,4 @@ def test_a_page_offers_what_makes_sense(admin_client, a_flow):
         page = admin_client.get(f"/admin/flows/promise/{promise_id}/change/").content.decode()
         return [name for name in actions.ACTIONS if f"{DO}/{name}/" in page]
 
-    assert (offered("p"), offered("p.1")) == (["cancel"], ["resolve", "reject", "cancel"])
+    assert (offered("p"), offered("p.1")) == (["run-again", "cancel"], ["resolve", "reject", "cancel"])
