@@ -9,7 +9,6 @@ from django.views.decorators.http import require_safe
 
 from flows import waterfall
 from flows.domain.errors import PromiseNotFound
-from flows.domain.timeline import standing
 from flows.store.trees import read_tree
 
 
@@ -29,12 +28,11 @@ def tree_page(request: HttpRequest, promise_id: str) -> HttpResponse:
         flipped=request.GET.getlist(waterfall.FLIP),
         href=lambda each: reverse("flows:tree", args=[each]),
     )
-    promise = tree.promises[0]
     context = {
         "waterfall": drawing,
-        "promise": promise,
+        "promise": tree.promises[0],
         "state": drawing.rows[0].states[0],
-        "standing": standing(promise, tree.now),
+        "standing": drawing.rows[0].standing,
     }
     is_asked_by_htmx = "HX-Request" in request.headers
     return render(request, waterfall.TEMPLATE if is_asked_by_htmx else "flows/tree.html", context)
