@@ -70,7 +70,7 @@ PAGES = {
     "filter, rare group, all": "?group=rare&role=all",
     "filter, function": "?call=service-b.f1",
     "filter, last hour": "?created=hour",
-    "filter, older than": "?created_at__lt=2026-01-01T00:00:00",
+    "filter, older than": "?created_at__lt=2026-01-01T00:00:00Z",
     "detail with its tree": "order-150000/change/",
     "overview": "overview/",
     "tree of 1,000, folded": "wide/change/",

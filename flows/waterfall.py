@@ -267,7 +267,7 @@ def _attempts(promise: TreePromise) -> str:
 def _bars(promise: TreePromise, page: _Page) -> Iterator[Bar]:
     for span in spans(promise, page.now):
         title = f"{span.spent}, {in_words(span.duration)}"
-        yield _bar(_css(span.spent), span.begun_at, span.ended_at, page, title=title)
+        yield _bar(css(span.spent), span.begun_at, span.ended_at, page, title=title)
 
 
 def _bar(css: str, begun_at: datetime, ended_at: datetime, page: _Page, *, title: str) -> Bar:
@@ -277,10 +277,11 @@ def _bar(css: str, begun_at: datetime, ended_at: datetime, page: _Page, *, title
 
 def _dots(found: Iterable[Mark], page: _Page) -> Iterator[Dot]:
     for mark in found:
-        yield Dot(css=_css(mark.event), x=f"{page.scale.percent(mark.at):.3f}", title=mark.text)
+        yield Dot(css=css(mark.event), x=f"{page.scale.percent(mark.at):.3f}", title=mark.text)
 
 
-def _css(word: Spent | Event) -> str:
+def css(word: Spent | Event) -> str:
+    """Return the name that style sheets have for a word."""
     return word.value.replace(" ", "-")
 
 

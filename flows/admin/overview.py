@@ -101,7 +101,7 @@ def _last_hour(numbers: Overview) -> list[Figure]:
                 name=f"{state.glyph} {state}",
                 value=_bounded(count),
                 url=list_url("promise", state=state),
-                css="" if state is State.RESOLVED else _bad_if(count),
+                css=_bad_if(count) if state in (State.REJECTED, State.TIMEDOUT) else "",
             )
             for state, count in numbers.settled.items()
         ),

@@ -65,6 +65,6 @@ def test_make_screenshots(flows_to_show, open_as, watched, tmp_path):
     for name, theme, width in EVERY if every else DOCUMENTED:
         page = open_as(PAGES[name], theme=theme, width=width)
         target = folder / (f"{name}-{theme}-{width}.png" if every else f"{name}.png")
-        page.screenshot(path=target, full_page=every or name == "detail")
+        page.screenshot(path=target, full_page=every)
         page.close()
         assert every or target.stat().st_size < MAX_BYTES, f"{target.name} is too large"
