@@ -6,7 +6,7 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 
 MINUTES ?= 2
 
-.PHONY: demo up test chaos bench recovery check format lock help
+.PHONY: demo up test chaos bench recovery million screenshots check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -19,6 +19,7 @@ up: .venv/installed ## start everything and stay; prints the URLs and a login
 	@$(BIN)/python -m local.up $(ARGS)
 
 test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
+	@$(BIN)/python -m local.chromium
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
@@ -29,6 +30,13 @@ bench: .venv/installed ## flows beside plain Celery and others, on the same serv
 
 recovery: .venv/installed ## how long each fault interrupts a flow, ten times each (ARGS="--only Redis")
 	@$(BIN)/python -m bench.recovery $(ARGS)
+
+million: .venv/installed ## how long the pages of the admin take with a million promises (ARGS=--plans)
+	@$(BIN)/python -m bench.million $(ARGS)
+
+screenshots: .venv/installed ## make the pictures of docs/admin.md anew (ALL=folder: every page, both themes, two widths)
+	@$(BIN)/python -m local.chromium
+	@$(BIN)/python -m pytest tests/browser/screenshots.py -q -p no:randomly
 
 check: .venv/installed ## linters, types, layers, migrations, Django's own checks
 	@$(BIN)/ruff check

@@ -48,6 +48,9 @@ class Settings:
     MAX_WAITERS: int = 10_000
     """How many callers of one process may wait for results at once; more are told so at once."""
 
+    FLOWER_URL: str = ""
+    """Where people reach Flower, such as https://flower.example.org; the admin links its tasks. Empty: no links."""
+
     SLOW_MOTION: timedelta = timedelta(0)
     """Pause before each attempt runs, so that people can watch a flow, or kill it. For development."""
 

@@ -28,6 +28,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_celery_results",
+    "django_htmx",
     "flows",
 ]
 
@@ -70,6 +71,8 @@ DATABASES["default"] |= {
     },
 }
 
+# Whoever has to log in to see a flow does so where the team does.
+LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -81,6 +84,7 @@ SERVESTATIC_USE_FINDERS = True
 FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
+    "FLOWER_URL": env.str("FLOWER_URL", default=""),
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
 }
 
