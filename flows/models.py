@@ -144,7 +144,12 @@ class Promise(models.Model):
                 fields=["parent"],
                 condition=Q(state=State.PENDING) & ~Q(continuation=Continuation.NONE),
             ),
-            models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
+            # Not by state alone: the planner would then read all of it to find the pending calls of one parent.
+            models.Index(
+                name="flows_promise_due",
+                fields=["deadline_at"],
+                condition=Q(state=State.PENDING, deadline_at__isnull=False),
+            ),
             models.Index(name="flows_promise_created", fields=["-created_at"]),
             # What settled lately, and what is old enough to be purged.
             models.Index(name="flows_promise_settled", fields=["state", "settled_at"], condition=SETTLED_FLOWS),
