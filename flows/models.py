@@ -40,6 +40,10 @@ def _choices(words: Any) -> list[tuple[str, str]]:
     return [(word.value, word.value or "—") for word in words]
 
 
+SETTLED_FLOWS = Q(kind__in=[Kind.ROOT, Kind.DETACHED]) & ~Q(state=State.PENDING)
+BROKEN_OFF = Q(outcome__in=[AttemptOutcome.LOST, AttemptOutcome.FENCED])
+
+
 class Node(models.Model):
     """One worker process, alive while its lease is renewed."""
 
@@ -132,6 +136,8 @@ class Promise(models.Model):
             ),
             models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
             models.Index(name="flows_promise_created", fields=["-created_at"]),
+            # What settled lately, and what is old enough to be purged.
+            models.Index(name="flows_promise_settled", fields=["state", "settled_at"], condition=SETTLED_FLOWS),
         ]
 
     def __str__(self) -> str:
@@ -154,6 +160,7 @@ class Attempt(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(name="flows_attempt_of_promise", fields=["promise", "fence"])]
+        indexes = [models.Index(name="flows_attempt_broken", fields=["outcome", "ended_at"], condition=BROKEN_OFF)]
 
     def __str__(self) -> str:
         return f"{self.promise_id} #{self.fence}"
