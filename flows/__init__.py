@@ -29,7 +29,20 @@ from flows.engine.registry import durable
 
 if TYPE_CHECKING:
     from flows.handle import Handle
-    from flows.operations import abegin_rpc, begin_rpc, cancel, get, reject, resolve, retry, rpc
+    from flows.operations import (
+        abegin_rpc,
+        begin_rpc,
+        cancel,
+        get,
+        purge,
+        purge_tree,
+        reject,
+        release,
+        resolve,
+        retry,
+        rpc,
+        run_again,
+    )
 
 __all__ = [
     "Constant",
@@ -64,10 +77,14 @@ __all__ = [
     "cancel",
     "durable",
     "get",
+    "purge",
+    "purge_tree",
     "reject",
+    "release",
     "resolve",
     "retry",
     "rpc",
+    "run_again",
 ]
 
 

@@ -1,6 +1,9 @@
-"""What callers do with promises: start, look, settle, cancel, retry. Each is the store and the canvas together."""
+"""What callers do with promises: start, look, settle, cancel, retry, and what operators do with those that have run.
 
-from collections.abc import Callable, Coroutine, Sequence
+Each is the store and the canvas together.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
 
@@ -10,6 +13,7 @@ from django.db import transaction
 from flows import canvas
 from flows.conf import settings
 from flows.domain import ids, values
+from flows.domain.durations import Duration, to_duration
 from flows.domain.errors import InvalidInputError, PromiseConflict, Refused
 from flows.domain.promise import Kind, Promise, State, describe_error
 from flows.engine.context import Context
@@ -17,13 +21,18 @@ from flows.engine.registry import Returns, registry
 from flows.engine.requests import Options, request, shape_for
 from flows.handle import Handle
 from flows.store import cancel as cancellation
-from flows.store import joins, promises, retries
+from flows.store import joins, promises, purges, reruns, retries
 from flows.store.claims import ReadyRef
 from flows.store.promises import Start
+from flows.store.purges import Purged
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+SETTLED = tuple(state for state in State if state is not State.PENDING)
+# A batch is one transaction: short enough to be in nobody's way.
+PURGE_BATCH = 500
 
 
 @overload
@@ -140,6 +149,83 @@ def retry(promise_id: str) -> bool:
     ready = retries.reopen(promise_id) if promise.is_settled else retries.retry(promise_id)
     _send_on_commit(ready)
     return bool(ready)
+
+
+def release(promise_id: str) -> bool:
+    """Take the claim on a promise back at once, from a holder that hangs; return False if nobody holds it.
+
+    The promise is ready for others. Its attempt is recorded as lost, and not counted as a loss; what its worker still
+    writes is refused, but is not undone: a step in flight runs again. Raises ``PromiseNotFound``.
+    """
+    promises.get(promise_id)
+    ready = retries.release(promise_id)
+    _send_on_commit(ready)
+    return bool(ready)
+
+
+def run_again(promise_id: str, new_id: str, *, from_step: int | None = None) -> Handle[Any]:
+    """Start the call of a root again under ``new_id``: with the same arguments, version and options.
+
+    With ``from_step`` what its calls at positions before that have come to is taken over, and the function goes on from
+    there; those that are pending are made again, detached ones that were started are not. Raises ``PromiseNotFound``,
+    ``PromiseConflict`` if the new id is taken, and ``InvalidInputError`` for what is no root, or no id, or no step.
+    """
+    if from_step is not None and (type(from_step) is not int or not 0 <= from_step <= ids.MAX_CALLS):
+        raise InvalidInputError("from_step", f"must be the position of a call, from 0 on, and is {from_step!r}")
+    promise = promises.get(promise_id)
+    if promise.kind is not Kind.ROOT:
+        raise InvalidInputError(
+            "id", f"{promise_id!r} was called by another promise ({promise.kind}); run its flow again instead"
+        )
+    ready = reruns.run_again(promise_id, ids.check_id(new_id, "new_id"), from_step=from_step or 0)
+    _send_on_commit(ready)
+    return Handle(new_id)
+
+
+def purge_tree(promise_id: str) -> int:
+    """Delete a flow that has ended: its promises and their attempts. Return how many promises that were.
+
+    That is 0 if it is still pending, or something below it is, or a flow that may yet be replayed has started it
+    (detached). Detached calls are flows of their own. The id is unknown afterwards, and may be used for another call.
+    Raises ``PromiseNotFound``, and ``InvalidInputError`` for a call below a flow.
+    """
+    promise = promises.get(promise_id)
+    if promise.kind not in (Kind.ROOT, Kind.DETACHED):
+        raise InvalidInputError("id", f"{promise_id!r} is part of a flow; purge the flow instead: {promise.root_id!r}")
+    return purges.purge_tree(promise_id).promises
+
+
+def purge(*, older_than: Duration, states: Iterable[State] = SETTLED, limit: int | None = None) -> int:
+    """Delete flows that settled longer ago than ``older_than``, each as ``purge_tree`` does; return how many.
+
+    In batches, each a transaction of its own, oldest first, until none is left or ``limit`` flows are gone. Safe beside
+    workers, and beside another purge. Raises ``InvalidInputError``.
+    """
+    return sum(batch.flows for batch in purge_batches(older_than=older_than, states=states, limit=limit))
+
+
+def purge_batches(
+    *, older_than: Duration, states: Iterable[State] = SETTLED, limit: int | None = None, batch: int = PURGE_BATCH
+) -> Iterator[Purged]:
+    """As ``purge``; tell of each batch when it is gone."""
+    age, chosen = to_duration(older_than, "older_than"), check_settled(states)
+    left = limit
+    while left is None or left > 0:
+        size = batch if left is None else min(batch, left)
+        purged = purges.purge(older_than=age, states=chosen, limit=size)
+        if not purged.flows:
+            return
+        yield purged
+        left = None if left is None else left - purged.flows
+
+
+def check_settled(states: Iterable[State]) -> list[State]:
+    """Return the states; raise ``InvalidInputError`` for one that is none, or not final."""
+    chosen = [states] if isinstance(states, str) else list(states)
+    for state in chosen:
+        if state not in SETTLED:
+            raise InvalidInputError("states", f"may be {', '.join(SETTLED)}, and has {state!r}")
+    return [State(state) for state in chosen]
 
 
 def _settle(promise_id: str, state: State, *, value: str | None = None, error: dict[str, Any] | None = None) -> bool:

@@ -92,10 +92,12 @@ FROM held LEFT JOIN flows_promise parent ON parent.id = held.parent_id AND held.
 """
 
 # The sweep that took the claim has recorded the attempt as lost; now its worker is known to have been there to the end.
+# Of a promise that was purged meanwhile nothing is kept.
 FENCED = """
 INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
 SELECT id, fence, node, session, 'fenced', now()
 FROM json_to_recordset(%(claims)s::json) AS c(id text, fence bigint, node int, session int)
+WHERE EXISTS (SELECT FROM flows_promise p WHERE p.id = c.id)
 ON CONFLICT (promise_id, fence) DO UPDATE SET outcome = 'fenced', ended_at = now() WHERE flows_attempt.outcome = 'lost'
 """
 

@@ -1,8 +1,9 @@
-"""Gives promises another chance: what waits or was set aside at once, and what was rejected once more."""
+"""Gives promises another chance: what waits, was set aside, was rejected, or hangs in a worker."""
 
 from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.sql import rows
+from flows.store.sweeps import GIVE_BACK
 
 # For what was set aside, once the right code runs, and for what waits for its next attempt.
 RETRY = """
@@ -39,6 +40,15 @@ WITH RECURSIVE failed AS (
 SELECT id, "group", function, addressee FROM reopened WHERE phase = 'ready'
 """
 
+# From a holder that hangs: whatever it still writes is refused, as from then on it holds no claim.
+RELEASE = (
+    """
+WITH held AS (
+    SELECT id, node_id, session FROM flows_promise WHERE id = %(id)s AND phase = 'claimed' FOR UPDATE
+)"""
+    + GIVE_BACK
+)
+
 
 def retry(promise_id: str) -> list[ReadyRef]:
     """Make a promise ready that was set aside or waits for its next attempt; return it, or nothing."""
@@ -48,3 +58,8 @@ def retry(promise_id: str) -> list[ReadyRef]:
 def reopen(promise_id: str) -> list[ReadyRef]:
     """Make a rejected root or detached promise, and the failed calls below it, pending again; return what is ready."""
     return ready_refs(rows(REOPEN, id=promise_id))
+
+
+def release(promise_id: str) -> list[ReadyRef]:
+    """Take the claim on a promise back; return the promise, which is ready for others, or nothing."""
+    return ready_refs(rows(RELEASE, id=promise_id))

@@ -43,14 +43,13 @@ SELECT id, parent_id, "group", function, addressee, state,
 FROM freed
 """
 
-# What a node gives up by itself is no loss: nothing says that the promise would end another worker, too.
-HAND_BACK = """
-WITH freed AS (
+# Gives the claims of `held` back. What a node gives up by itself, or is relieved of by people, is no loss: nothing says
+# that the promise would end another worker, too.
+GIVE_BACK = """
+, freed AS (
     UPDATE flows_promise p
     SET node_id = NULL, session = NULL, sends = 0, sent_at = now(), phase = 'ready', ready_at = now()
-    FROM (SELECT id, node_id, session FROM flows_promise WHERE phase = 'claimed' AND node_id = %(node)s
-        ORDER BY id FOR UPDATE) AS held
-    WHERE p.id = held.id
+    FROM held WHERE p.id = held.id
     RETURNING p.id, p."group", p.function, p.addressee, p.fence, held.node_id, held.session, p.claimed_at
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
@@ -58,6 +57,15 @@ WITH freed AS (
 )
 SELECT id, "group", function, addressee FROM freed
 """
+
+HAND_BACK = (
+    """
+WITH held AS (
+    SELECT id, node_id, session FROM flows_promise WHERE phase = 'claimed' AND node_id = %(node)s
+    ORDER BY id FOR UPDATE
+)"""
+    + GIVE_BACK
+)
 
 EXPIRE_DUE = (
     """

@@ -176,3 +176,31 @@ def test_other_outcomes_are_final(start, claim):
     outcomes.commit([Outcome(claim=claim(), decision=Resolved(value="1"))])
     assert retries.reopen("p") == []
     assert states("p", "p.0") == {"p": "resolved", "p.0": "rejected"}
+
+
+def test_a_claim_that_is_taken_back_is_ready_for_others_and_no_loss(start, claim):
+    start()
+    hanging = claim()
+    assert [ready.id for ready in retries.release("p")] == ["p"]
+    assert retries.release("p") == []
+    assert resolve(hanging) is None
+    assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced"]
+    assert sql.rows("SELECT losses, phase FROM flows_promise") == [{"losses": 0, "phase": "ready"}]
+    assert claim().fence == hanging.fence + 1
+
+
+def test_what_settled_meanwhile_is_not_released(start, claim):
+    start()
+    resolve(claim())
+    assert retries.release("p") == []
+    assert states("p") == {"p": "resolved"}
+
+
+def test_the_next_holder_keeps_its_claim_from_the_last_one(start, claim):
+    start()
+    hanging = claim()
+    retries.release("p")
+    second = claim()
+    assert resolve(hanging, "1") is None
+    assert resolve(second, "2") is not None
+    assert promises.get("p").value == 2
