@@ -41,3 +41,26 @@ def check_aware(value: datetime, field: str) -> datetime:
             f"{value.isoformat()} has no time zone; write timezone.make_aware(…), or datetime(…, tzinfo=UTC)",
         )
     return value
+
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+
+
+def in_words(duration: timedelta) -> str:
+    """Return ``duration`` for people, in at most two units: 12 ms, 1.24 s, 3 min 5 s, 2 d 4 h."""
+    seconds = duration.total_seconds()
+    if seconds < 0:
+        return f"-{in_words(-duration)}"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < _MINUTE_S:
+        return f"{seconds:.3g} s"
+    whole = int(seconds)
+    if whole < _HOUR_S:
+        return _two(whole, _MINUTE_S, "min", 1, "s")
+    return _two(whole, _HOUR_S, "h", _MINUTE_S, "min") if whole < _DAY_S else _two(whole, _DAY_S, "d", _HOUR_S, "h")
+
+
+def _two(seconds: int, size: int, unit: str, smaller_size: int, smaller: str) -> str:
+    rest = seconds % size // smaller_size
+    return f"{seconds // size} {unit} {rest} {smaller}" if rest else f"{seconds // size} {unit}"

@@ -23,6 +23,11 @@ class State(StrEnum):
     CANCELED = "canceled"
     TIMEDOUT = "timedout"
 
+    @property
+    def glyph(self) -> str:
+        """One character beside the word, on screens."""
+        return {"pending": "…", "resolved": "✓", "rejected": "✗", "canceled": "⊘", "timedout": "◷"}[self]
+
 
 class Kind(StrEnum):
     """How a promise came to be."""
