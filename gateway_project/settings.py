@@ -7,6 +7,7 @@ from typing import Any
 import environ
 
 from celery_app import GROUPS
+from flows.logs import logging_config, use_in_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -71,6 +72,10 @@ DATABASES["default"] |= {
 }
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Without it Django and Celery log as they are used to.
+if LOG_FORMAT := env.str("LOG_FORMAT", default=""):
+    LOGGING = logging_config(LOG_FORMAT, env.str("LOG_LEVEL", default="INFO"))
+    use_in_celery(LOGGING)
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
