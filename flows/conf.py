@@ -48,6 +48,9 @@ class Settings:
     MAX_WAITERS: int = 10_000
     """How many callers of one process may wait for results at once; more are told so at once."""
 
+    METRICS_TOKEN: str = ""
+    """What Prometheus must send as its bearer token to read /metrics. Empty: there are no metrics."""
+
     SLOW_MOTION: timedelta = timedelta(0)
     """Pause before each attempt runs, so that people can watch a flow, or kill it. For development."""
 

@@ -86,6 +86,7 @@ SERVESTATIC_USE_FINDERS = True
 FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
+    "METRICS_TOKEN": env.str("FLOWS_METRICS_TOKEN", default=""),
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
 }
 
