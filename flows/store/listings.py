@@ -9,15 +9,20 @@ from flows.store.sql import repeatable_rows
 
 _CONDITIONS: dict[str, LiteralString] = {
     "prefix": "starts_with(id, %(prefix)s)",
-    "state": "CASE WHEN state <> 'pending' OR deadline_at > now() THEN state WHEN kind = 'timer' THEN 'resolved' "
-    "ELSE 'timedout' END = %(state)s",
-    "phase": "phase = %(phase)s AND deadline_at > now()",
+    "state": "state = %(state)s",
+    "phase": "phase = %(phase)s AND state = 'pending' AND deadline_at > now()",
     "group": '"group" = %(group)s',
     "function": "function = %(function)s",
     "kind": "kind = %(kind)s",
 }
 
-# Past its deadline a promise has timed out, written or not.
+# Past its deadline a promise has timed out, written or not. Spelled out for each state, as indexes are.
+_STATES: dict[str, LiteralString] = {
+    State.PENDING: "state = 'pending' AND deadline_at > now() AND %(state)s <> ''",
+    State.RESOLVED: "(state = %(state)s OR (kind = 'timer' AND state = 'pending' AND deadline_at <= now()))",
+    State.TIMEDOUT: "(state = %(state)s OR (kind <> 'timer' AND state = 'pending' AND deadline_at <= now()))",
+}
+
 _LIST: LiteralString = """
 SELECT id, kind, "group", function, created_at, left(note, 200) AS note, now() AS now,
     CASE WHEN NOT is_overdue THEN state WHEN kind = 'timer' THEN 'resolved' ELSE 'timedout' END AS state,
@@ -57,7 +62,8 @@ class Wanted:
 def list_promises(wanted: Wanted, limit: int) -> list[Listed]:
     """Return up to ``limit`` promises."""
     given = {field.name: value for field in fields(wanted) if (value := getattr(wanted, field.name))}
-    conditions = " AND ".join(_CONDITIONS[name] for name in given) or "true"
+    known = _CONDITIONS | ({"state": _STATES[wanted.state]} if wanted.state in _STATES else {})
+    conditions = " AND ".join(known[name] for name in given) or "true"
     found = repeatable_rows(
         _LIST + conditions + " ORDER BY created_at DESC LIMIT %(limit)s) AS listed", **given, limit=limit
     )

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 
 from flows.domain.promise import Kind
@@ -25,6 +27,8 @@ def test_flows_are_listed_the_newest_first_with_tabs_in_a_pipe(flow, run):
     [
         (["p"], ["p"]),
         (["--state", "resolved"], ["done"]),
+        (["--state", "pending"], ["p"]),
+        (["--state", "canceled"], []),
         (["--kind", "any", "--phase", "ready"], ["p.0"]),
         (["--kind", "timer"], ["p.1"]),
         (["--group", "other"], []),
@@ -36,6 +40,12 @@ def test_lists_can_be_narrowed(flow, run, args, ids):
     ran = run("list", "--json", *args)
     assert [each["id"] for each in ran.json] == ids
     assert ran.code == (0 if ids else 1)
+
+
+def test_what_is_past_its_deadline_is_listed_as_timed_out(start, holder, run):
+    start("late", timeout=timedelta(microseconds=1))
+    assert [each["state"] for each in run("list", "--json", "--state", "timedout").json] == ["timedout"]
+    assert run("list", "--state", "pending").code == 1
 
 
 def test_a_promise_is_shown_with_its_attempts_and_what_it_waits_for(flow, run):
