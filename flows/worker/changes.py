@@ -19,10 +19,7 @@ def claimed(claims: Iterable[Claim]) -> None:
 
 def committed(batch: Sequence[Outcome], written: Mapping[str, Committed]) -> None:
     """Tell of attempts that ended, as they were written, or refused."""
-    if not logs.changes.isEnabledFor(logs.STUCK):
-        return
-    is_enabled = logs.changes.isEnabledFor(logs.NOTABLE)
-    is_routine = logs.changes.isEnabledFor(logs.ROUTINE)
+    wanted = logs.changes.getEffectiveLevel()
     for outcome in batch:
         if outcome.decision is None:
             continue
@@ -31,11 +28,8 @@ def committed(batch: Sequence[Outcome], written: Mapping[str, Committed]) -> Non
             fenced(outcome.claim)
         elif ended.is_aside:
             logs.tell(logs.STUCK, "aside", _call(outcome.claim), because="its outcome cannot be written")
-        elif isinstance(outcome.decision, SetAside):
-            # The note compares calls by their names and digests: no payload.
-            logs.tell(logs.STUCK, "aside", _call(outcome.claim), because=outcome.decision.note)
-        elif is_routine or (is_enabled and not isinstance(outcome.decision, Suspended)):
-            _tell_ended(outcome)
+        elif (level := _level(outcome)) >= wanted:
+            _tell_ended(level, outcome)
 
 
 def fenced(claim: Claim) -> None:
@@ -43,20 +37,34 @@ def fenced(claim: Claim) -> None:
     logs.tell(logs.TROUBLE, "fenced", _call(claim))
 
 
-def _tell_ended(outcome: Outcome) -> None:
+def _level(outcome: Outcome) -> int:
+    match outcome.decision:
+        case Suspended():
+            return logs.ROUTINE
+        case Resolved():
+            # A flow that ends is worth a line in production; calls below it that do as they should are not.
+            invocation = outcome.claim.invocation
+            return logs.NOTABLE if invocation.id == invocation.root_id else logs.ROUTINE
+        case SetAside():
+            return logs.STUCK
+    return logs.NOTABLE
+
+
+def _tell_ended(level: int, outcome: Outcome) -> None:
     call = _call(outcome.claim)
-    # A flow that ends is worth a line in production; the calls below it, as long as they do as they should, are not.
-    level = logs.NOTABLE if call["id"] == call["root_id"] else logs.ROUTINE
     match outcome.decision:
         case Resolved():
             logs.tell(level, "resolved", call)
         case Rejected(error=error):
-            logs.tell(logs.NOTABLE, "rejected", call, error_type=error["type"])
+            logs.tell(level, "rejected", call, error_type=error["type"])
         case Failed(error=error, delay=delay, failures=failures):
             retry_in_s = round(delay.total_seconds(), 3)
-            logs.tell(logs.NOTABLE, "failed", call, error_type=error["type"], failures=failures, retry_in_s=retry_in_s)
+            logs.tell(level, "failed", call, error_type=error["type"], failures=failures, retry_in_s=retry_in_s)
         case Suspended(awaits=awaits):
-            logs.tell(logs.ROUTINE, "suspended", call, awaits=len(awaits))
+            logs.tell(level, "suspended", call, awaits=len(awaits))
+        case SetAside(note=note):
+            # The note compares calls by their names and digests: no payload.
+            logs.tell(level, "aside", call, because=note)
 
 
 def _call(claim: Claim) -> dict[str, Any]:
