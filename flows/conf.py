@@ -50,6 +50,8 @@ class Settings:
 
     FLOWER_URL: str = ""
     """Where people reach Flower, such as https://flower.example.org; the admin links its tasks. Empty: no links."""
+    METRICS_TOKEN: str = ""
+    """What Prometheus must send as its bearer token to read /metrics. Empty: there are no metrics."""
 
     SLOW_MOTION: timedelta = timedelta(0)
     """Pause before each attempt runs, so that people can watch a flow, or kill it. For development."""

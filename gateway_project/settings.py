@@ -7,6 +7,7 @@ from typing import Any
 import environ
 
 from celery_app import GROUPS
+from flows.logs import logging_config, use_in_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -74,6 +75,10 @@ DATABASES["default"] |= {
 # Whoever has to log in to see a flow does so where the team does.
 LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Without it Django and Celery log as they are used to.
+if LOG_FORMAT := env.str("LOG_FORMAT", default=""):
+    LOGGING = logging_config(LOG_FORMAT, env.str("LOG_LEVEL", default="INFO"))
+    use_in_celery(LOGGING)
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
@@ -85,6 +90,7 @@ FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
     "FLOWER_URL": env.str("FLOWER_URL", default=""),
+    "METRICS_TOKEN": env.str("FLOWS_METRICS_TOKEN", default=""),
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
 }
 

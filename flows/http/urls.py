@@ -1,8 +1,8 @@
-"""Promises, problems and health."""
+"""Promises, problems, health and metrics."""
 
 from django.urls import path
 
-from flows.http import health, trees, views
+from flows.http import health, metrics, trees, views
 
 app_name = "flows"
 urlpatterns = [
@@ -11,4 +11,5 @@ urlpatterns = [
     path("problems/<slug:slug>", views.problem_type, name="problem"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
 ]

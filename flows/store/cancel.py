@@ -2,6 +2,8 @@
 
 from django.db import OperationalError
 
+from flows import logs
+from flows.store import changes
 from flows.store.sql import connection, rows
 
 # Detached calls have a lineage of their own, and local steps end with their function.
@@ -16,9 +18,10 @@ WITH RECURSIVE tree AS (
     UPDATE flows_promise p
     SET state = 'canceled', settled_at = clock_timestamp(), phase = '', node_id = NULL, session = NULL
     FROM due WHERE p.id = due.id AND p.state = 'pending'
-    RETURNING p.id, p.parent_id, p.kind
+    RETURNING p.id, p.root_id, p.parent_id, p.kind, p."group", p.function
 )
-SELECT id, parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
+SELECT id, root_id, parent_id, "group", function,
+    CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
 FROM canceled
 """
 
@@ -37,9 +40,12 @@ def cancel_tree(promise_id: str) -> tuple[int, str | None]:
 def _cancel(promise_id: str) -> list[tuple[str, str | None]]:
     for tries_left in range(_TRIES, 0, -1):
         try:
-            return [(row["id"], row["parent_id"]) for row in rows(CANCEL, id=promise_id)]
+            found = rows(CANCEL, id=promise_id)
         except OperationalError:
             # Commits lock the same rows in another order: PostgreSQL ends a deadlock by refusing one of the two.
             if tries_left == 1 or connection().in_atomic_block:
                 raise
+        else:
+            changes.tell(logs.NOTABLE, "canceled", found)
+            return [(row["id"], row["parent_id"]) for row in found]
     return []

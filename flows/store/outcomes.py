@@ -169,12 +169,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """One outcome as written: its new state, and the parent that hangs on it, if any."""
+    """One outcome as written: its new state, and the parent that hangs on it, if any.
+
+    ``is_aside``: it could not be written, and its promise was set aside instead.
+    """
 
     id: str
     state: State
     continuation: Continuation
     parent: ReadyRef | None
+    is_aside: bool = False
 
 
 def commit(outcomes: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from flows import logs
 from flows.conf import settings
 from flows.domain.errors import PromiseConflict, PromiseNotFound
 from flows.domain.promise import Kind, Phase, Promise, State
+from flows.store import changes
 from flows.store.sql import Row, repeatable_rows, rows
 
 # Inserts the root, or finds the promise that has its id. A row that another transaction inserted meanwhile is in
@@ -39,7 +41,8 @@ AT_ITS_DEADLINE = """
 EXPIRE = (
     """UPDATE flows_promise SET"""
     + AT_ITS_DEADLINE
-    + """WHERE id = ANY(%(ids)s) AND state = 'pending' AND deadline_at <= clock_timestamp()"""
+    + """WHERE id = ANY(%(ids)s) AND state = 'pending' AND deadline_at <= clock_timestamp()
+    RETURNING id, root_id, kind, "group", function"""
 )
 
 READ = """
@@ -66,7 +69,7 @@ SETTLE = """
 UPDATE flows_promise
 SET state = %(state)s, value = %(value)s::json, error = %(error)s::json, settled_at = clock_timestamp()
 WHERE id = %(id)s AND kind = 'external' AND state = 'pending' AND deadline_at > clock_timestamp()
-RETURNING parent_id
+RETURNING id, root_id, parent_id, "group", function
 """
 
 
@@ -121,6 +124,9 @@ def start(call: Start) -> bool:
             f"(arguments {recorded['digest'][:8]}), not as {Kind.ROOT} {call.group}.{call.function} "
             f"(arguments {call.digest[:8]}); use another id, or make the same call"
         )
+    if recorded["is_new"]:
+        named = {"id": call.id, "root_id": call.id, "group": call.group, "function": call.function}
+        changes.tell(logs.NOTABLE, "started", [named])
     return bool(recorded["is_new"])
 
 
@@ -137,7 +143,8 @@ def get_many(promise_ids: Iterable[str]) -> list[Promise]:
     ids = [promise_id for promise_id in promise_ids if "\x00" not in promise_id]  # which PostgreSQL refuses
     found = repeatable_rows(READ, ids=ids)
     if overdue := [row["id"] for row in found if row["is_overdue"]]:
-        rows(EXPIRE, ids=overdue)
+        expired = rows(EXPIRE, ids=overdue)
+        changes.tell(logs.NOTABLE, "timedout", [row for row in expired if row["kind"] != Kind.TIMER])
         found = repeatable_rows(READ, ids=ids)
     return [_promise(row) for row in found]
 
@@ -161,6 +168,7 @@ def settle(
     """
     given = json.dumps(error) if error else None
     found = rows(SETTLE, id=promise_id, state=state, value=value, error=given)
+    changes.tell(logs.NOTABLE, state, found)
     return str(found[0]["parent_id"]) if found else None
 
 

@@ -4,9 +4,11 @@ import json
 
 from django.db import IntegrityError, transaction
 
+from flows import logs
 from flows.conf import settings
 from flows.domain import ids
 from flows.domain.errors import PromiseConflict
+from flows.store import changes
 from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.sql import rows
@@ -27,7 +29,7 @@ SELECT %(new_id)s, %(new_id)s, 0, kind, "group", addressee, function, version, a
     now() + (deadline_at - COALESCE(reopened_at, created_at)), now(), now()
 FROM flows_promise WHERE id = %(id)s
 ON CONFLICT (id) DO NOTHING
-RETURNING id, "group", function, addressee
+RETURNING id, root_id, "group", function, addressee
 """
 
 # What has settled, with all its times: which of several settled first may matter. A detached call that is still under
@@ -64,6 +66,7 @@ def run_again(promise_id: str, new_id: str, *, from_step: int = 0) -> list[Ready
                 rows(COPY, id=promise_id, new_id=new_id, from_step=from_step, detached=json.dumps(detached))
     except IntegrityError as error:
         raise PromiseConflict(f"an id below {new_id!r} is taken already; choose another id") from error
+    changes.tell(logs.NOTABLE, "started", begun)
     return ready_refs(begun)
 
 

@@ -1,5 +1,7 @@
 """Gives promises another chance: what waits, was set aside, was rejected, or hangs in a worker."""
 
+from flows import logs
+from flows.store import changes
 from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.sql import rows
@@ -9,7 +11,7 @@ from flows.store.sweeps import GIVE_BACK
 RETRY = """
 UPDATE flows_promise SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0, note = ''
 WHERE id = %(id)s AND state = 'pending' AND (phase = 'aside' OR (phase = 'ready' AND ready_at > now()))
-RETURNING id, "group", function, addressee
+RETURNING id, root_id, "group", function, addressee
 """
 
 # A rejected promise, with the calls below that made it so: those whose failure nobody caught, down to the one that
@@ -35,9 +37,9 @@ WITH RECURSIVE failed AS (
         ready_at = now(), sent_at = now(),
         phase = CASE WHEN p.kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END
     FROM due WHERE p.id = due.id AND p.state IN ('rejected', 'timedout', 'canceled')
-    RETURNING p.id, p."group", p.function, p.addressee, p.phase
+    RETURNING p.id, p.root_id, p."group", p.function, p.addressee, p.phase
 )
-SELECT id, "group", function, addressee FROM reopened WHERE phase = 'ready'
+SELECT id, root_id, "group", function, addressee FROM reopened WHERE phase = 'ready'
 """
 
 # From a holder that hangs: whatever it still writes is refused, as from then on it holds no claim.
@@ -52,14 +54,20 @@ WITH held AS (
 
 def retry(promise_id: str) -> list[ReadyRef]:
     """Make a promise ready that was set aside or waits for its next attempt; return it, or nothing."""
-    return ready_refs(rows(RETRY, id=promise_id))
+    found = rows(RETRY, id=promise_id)
+    changes.tell(logs.NOTABLE, "retried", found)
+    return ready_refs(found)
 
 
 def reopen(promise_id: str) -> list[ReadyRef]:
     """Make a rejected root or detached promise, and the failed calls below it, pending again; return what is ready."""
-    return ready_refs(rows(REOPEN, id=promise_id))
+    found = rows(REOPEN, id=promise_id)
+    changes.tell(logs.NOTABLE, "reopened", found)
+    return ready_refs(found)
 
 
 def release(promise_id: str) -> list[ReadyRef]:
     """Take the claim on a promise back; return the promise, which is ready for others, or nothing."""
-    return ready_refs(rows(RELEASE, id=promise_id))
+    found = rows(RELEASE, id=promise_id)
+    changes.tell(logs.TROUBLE, "released", found)
+    return ready_refs(found)

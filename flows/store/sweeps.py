@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from flows import logs
 from flows.conf import settings
+from flows.store import changes
 from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.nodes import LOCK_SPACE
@@ -33,12 +35,14 @@ WITH alive AS MATERIALIZED (
         error = CASE WHEN is_poison THEN json_build_object('type', 'WorkerLost', 'message', (p.losses + 1)
             || ' attempts in a row ended without an outcome', 'traceback', '', 'cause', NULL) ELSE p.error END
     FROM lost WHERE p.id = lost.id
-    RETURNING p.id, p.parent_id, p.kind, p."group", p.function, p.addressee, p.state
+    RETURNING p.id, p.root_id, p.parent_id, p.kind, p."group", p.function, p.addressee, p.state, p.fence AS attempt,
+        lost.node_id
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
     SELECT id, fence, node_id, session, 'lost', claimed_at FROM lost ON CONFLICT (promise_id, fence) DO NOTHING
 )
-SELECT id, parent_id, "group", function, addressee, state,
+SELECT id, root_id, parent_id, "group", function, addressee, state, attempt,
+    (SELECT name FROM flows_node n WHERE n.id = freed.node_id) AS node,
     CASE WHEN state <> 'pending' AND kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
 FROM freed
 """
@@ -50,12 +54,14 @@ GIVE_BACK = """
     UPDATE flows_promise p
     SET node_id = NULL, session = NULL, sends = 0, sent_at = now(), phase = 'ready', ready_at = now()
     FROM held WHERE p.id = held.id
-    RETURNING p.id, p."group", p.function, p.addressee, p.fence, held.node_id, held.session, p.claimed_at
+    RETURNING p.id, p.root_id, p."group", p.function, p.addressee, p.fence, held.node_id, held.session, p.claimed_at
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, started_at)
     SELECT id, fence, node_id, session, 'lost', claimed_at FROM freed ON CONFLICT (promise_id, fence) DO NOTHING
 )
-SELECT id, "group", function, addressee FROM freed
+SELECT id, root_id, "group", function, addressee, fence AS attempt,
+    (SELECT name FROM flows_node n WHERE n.id = freed.node_id) AS node
+FROM freed
 """
 
 HAND_BACK = (
@@ -76,9 +82,10 @@ WITH due AS (
     UPDATE flows_promise p SET"""
     + AT_ITS_DEADLINE
     + """FROM due WHERE p.id = due.id
-    RETURNING p.id, p.parent_id, p.kind
+    RETURNING p.id, p.root_id, p.parent_id, p.kind, p."group", p.function
 )
-SELECT parent_id, CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
+SELECT id, root_id, parent_id, kind, "group", function,
+    CASE WHEN kind IN ('root', 'detached') THEN pg_notify('flows_settled', id) END AS notified
 FROM expired
 """
 )
@@ -146,8 +153,10 @@ def recover(limit: int = 500) -> Recovered:
         max_losses=settings.MAX_LOSSES,
         limit=limit,
     )
+    changes.tell(logs.TROUBLE, "lost", found)
     ready = ready_refs(row for row in found if row["state"] == "pending")
     rejected = [row for row in found if row["state"] != "pending"]
+    changes.tell(logs.TROUBLE, "rejected", rejected)
     return Recovered(
         ready=ready,
         rejected_ids=[row["id"] for row in rejected],
@@ -157,12 +166,16 @@ def recover(limit: int = 500) -> Recovered:
 
 def hand_back(node_id: int) -> list[ReadyRef]:
     """Take back all claims of a node that stops; return the promises, which are ready for others."""
-    return ready_refs(rows(HAND_BACK, node=node_id))
+    found = rows(HAND_BACK, node=node_id)
+    changes.tell(logs.TROUBLE, "released", found)
+    return ready_refs(found)
 
 
 def expire_due(limit: int = 1000) -> list[str]:
     """Settle timers and deadlines that are due; return the ids of the parents."""
-    return [row["parent_id"] for row in rows(EXPIRE_DUE, limit=limit) if row["parent_id"]]
+    found = rows(EXPIRE_DUE, limit=limit)
+    changes.tell(logs.NOTABLE, "timedout", [row for row in found if row["kind"] != "timer"])
+    return [row["parent_id"] for row in found if row["parent_id"]]
 
 
 def note_unserved(limit: int = 500) -> set[str]:

@@ -1,6 +1,5 @@
 """Runs one attempt: from a claim to a decision."""
 
-import logging
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -12,10 +11,8 @@ from flows.engine.decision import Decision, Failed
 from flows.engine.registry import registry
 from flows.engine.replay import replay
 from flows.store.claims import Claim
+from flows.worker import changes
 from flows.worker.ledger import Ledger
-from flows.worker.publish import FENCED
-
-log = logging.getLogger(__name__)
 
 # Until a worker with the right code comes for a call, in a rolling deployment.
 POSTPONED_FOR = timedelta(seconds=5)
@@ -38,7 +35,7 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
         decision = replay(durable_function, invocation, ledger)
     except AttemptFenced:
         ledger.abandon()
-        log.warning(FENCED, claim.fence, invocation.id)
+        changes.fenced(claim)
         return None
     except BaseException:
         ledger.abandon()

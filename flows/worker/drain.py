@@ -14,11 +14,11 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing f
 
 from flows import canvas
 from flows.domain.values import decode
-from flows.engine.decision import Decision, Failed, Rejected, Resolved, SetAside
+from flows.engine.decision import Decision, Failed, Rejected, Resolved
 from flows.engine.registry import registry
 from flows.store import claims
 from flows.store.claims import Claim
-from flows.worker import process
+from flows.worker import changes, process
 from flows.worker.attempts import run_attempt
 from flows.worker.events import Events
 from flows.worker.ledger import Ledger, ledger
@@ -73,6 +73,7 @@ def drain(group: str) -> None:
             canvas.send([following])
         if not claimed:
             return
+        changes.claimed(claimed)
         with Events() as events:
             _run_batch(claimed, ledger(), pace, events)
         if is_over:
@@ -132,8 +133,6 @@ def _announce(task: "Task[Any, Any]", claim: Claim, decision: Decision) -> None:
                 sender=task, task_id=claim.invocation.id, exception=exception, args=(), kwargs={},
                 traceback=exception.__traceback__, einfo=None,
             )  # fmt: skip
-        case SetAside(note=note):
-            log.error("promise %s is set aside: %s", claim.invocation.id, note)
         case Failed(exception=exception, delay=delay):
             wait_s = delay.total_seconds()
             log.info("Task %s[%s] retry in %.1f s: %r", task.name, claim.invocation.id, wait_s, exception)

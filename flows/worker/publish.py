@@ -14,10 +14,9 @@ from flows.engine.decision import Call, SetAside
 from flows.store import joins, outcomes
 from flows.store.claims import ReadyRef
 from flows.store.outcomes import Committed, Outcome
+from flows.worker import changes
 
 log = logging.getLogger(__name__)
-
-FENCED = "attempt %d of %s was fenced: its claim is gone"
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
@@ -49,6 +48,7 @@ def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_cont
 
     ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord.
     """
+    changes.committed(batch, written)
     held = [outcome for outcome in batch if outcome.claim.invocation.id in written]
     woken = _join([*_parents(written.values(), celery_continues), *_doubtful(held)])
     calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
@@ -56,9 +56,6 @@ def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_cont
     chosen = set(canvas.needed([*calls, *woken, *released]))
     hints = [hint for outcome in held for hint in _hints(outcome, chosen)]
     canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])
-    for outcome in batch:
-        if outcome.decision is not None and outcome.claim.invocation.id not in written:
-            log.warning(FENCED, outcome.claim.fence, outcome.claim.invocation.id)
 
 
 def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bool) -> dict[str, Committed]:
@@ -67,8 +64,10 @@ def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bo
     if isinstance(batch[0].decision, SetAside):
         raise error
     # What it made cannot be written; nothing was. Somebody must look at it.
-    log.error("promise %s is set aside: %s", batch[0].claim.invocation.id, error, exc_info=error)
-    return persist([replace(batch[0], calls=(), decision=SetAside(note=f"its outcome cannot be written: {error}"))])
+    log.error("the outcome of %s cannot be written", batch[0].claim.invocation.id, exc_info=error)
+    note = f"its outcome cannot be written: {error}"
+    written = persist([replace(batch[0], calls=(), decision=SetAside(note=note))])
+    return {id: replace(each, is_aside=True) for id, each in written.items()}
 
 
 def _join(parent_ids: Iterable[str]) -> list[ReadyRef]:

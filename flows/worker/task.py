@@ -19,7 +19,7 @@ from flows.engine.registry import AnyFunction, registry
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed
-from flows.worker import process
+from flows.worker import changes, process
 from flows.worker.attempts import run_attempt
 from flows.worker.drain import drain
 from flows.worker.ledger import ledger
@@ -66,6 +66,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.update(drains=is_drainable(function) and (claim is None or following is not None))
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
+        changes.claimed([claim])
         with _retiring():
             decision = run_attempt(claim, ledger())
             committed = decision and ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
@@ -100,8 +101,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
                 raise Retry(exc=cause, when=delay.total_seconds())  # type: ignore[arg-type]  # a float is a Real
             case Suspended(awaits=awaits):
                 return Unsettled(f"suspended, awaits {len(awaits)}, first {awaits[0]}")
-            case SetAside(note=note):
-                log.error("promise %s is set aside: %s", claim.invocation.id, note)
+            case SetAside():
                 return Unsettled("set aside")
 
     def _continue(self, committed: Committed) -> None:

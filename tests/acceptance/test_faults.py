@@ -121,7 +121,7 @@ def test_a_flow_outlives_a_frozen_node_which_changes_nothing_when_it_is_back(
         for process in processes:
             process.resume()
     wait_until(lambda: "fenced" in [row["outcome"] for row in query(OUTCOMES, id=bar)], within_s=10)
-    wait_until(lambda: any(f"of {bar} was fenced" in log.read_text() for log in slow_bar.logs().values()), within_s=5)
+    wait_until(lambda: any(f"promise {bar} fenced" in log.read_text() for log in slow_bar.logs().values()), within_s=5)
     outcomes[attempt - 1] = "fenced"
     assert [row["outcome"] for row in query(OUTCOMES, id=bar)] == outcomes
     assert query(FLOW, id=root) == before
