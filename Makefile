@@ -10,7 +10,7 @@ MINUTES ?= 2
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 demo: .venv/installed ## start everything, kill a worker in mid-flow, watch the flow go on, stop
 	@$(BIN)/python -m local.demo

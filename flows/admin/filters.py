@@ -127,8 +127,9 @@ class FunctionFilter(admin.SimpleListFilter):
     title, parameter_name = "function", "call"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        """Return this process's durable functions, and the one that is asked for."""
-        known = {f"{function.group}.{function.name}" for function in registry}
+        """Return this process's durable functions, of one group if that is chosen, and the one that is asked for."""
+        group = request.GET.get(GroupFilter.parameter_name)
+        known = {f"{function.group}.{function.name}" for function in registry if group in (None, function.group)}
         asked = request.GET.get(self.parameter_name)
         return [(name, name) for name in sorted(known | ({asked} if asked else set()))]
 

@@ -151,7 +151,7 @@ class PromiseAdmin(ReadOnlyAdmin):
         troubles = ((promise.failures, "failed"), (promise.losses, "lost"))
         return ", ".join([str(_facts(promise).attempts), *(f"{number} {word}" for number, word in troubles if number)])
 
-    @admin.display(description="age or time taken")
+    @admin.display(description="age or time")
     def time(self, promise: Promise) -> SafeString:
         """Return how long it took, or how old it is."""
         return duration(promise.created_at, promise.settled_at, now=promise.clock)  # type: ignore[attr-defined]  # as above

@@ -55,11 +55,6 @@ def rows(statement: LiteralString, **params: Any) -> list[Row]:
         raise
 
 
-def estimated_count(table: str) -> int:
-    """Return about how many rows ``table`` has, as PostgreSQL last counted them; -1 if it never did."""
-    return int(rows("SELECT reltuples FROM pg_class WHERE oid = %(table)s::regclass", table=table)[0]["reltuples"])
-
-
 def _none_if_empty(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     # Without parameters psycopg leaves the statement alone, so that it may hold a plain %.
     return params or None

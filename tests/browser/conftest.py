@@ -44,7 +44,8 @@ ARGUMENTS = [
 PATIENCE_MS = 20_000
 
 
-@pytest.fixture(scope="session")
+# Of a module: as long as Playwright runs, its event loop is in everybody's way.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, or a skipped test where there is none; on CI there must be one."""
     path = chromium.find()
@@ -60,7 +61,7 @@ def browser() -> Iterator[Browser]:
     del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(
     browser: Browser,
     servers: Servers,

@@ -100,7 +100,8 @@ def test_groups_and_functions_to_filter_by_are_those_that_are_known(admin_client
     start()
     page = admin_client.get(LIST, {"group": "service-a"})
     assert "group=service-i" in page.content.decode()
-    assert "call=service-i.dop" in page.content.decode()
+    assert "call=service-a.foo" in page.content.decode()
+    assert "call=service-i.dop" not in page.content.decode()
     assert not page.context["cl"].result_list
 
 
