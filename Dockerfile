@@ -7,7 +7,7 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY --from=build /venv /venv
-COPY manage.py celery_app.py ./
+COPY manage.py celery_app.py flowerconfig.py ./
 COPY flows flows
 COPY gateway_project gateway_project
 COPY services services

@@ -6,7 +6,7 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 
 MINUTES ?= 2
 
-.PHONY: demo up test chaos measure recovery check format lock help
+.PHONY: demo up test chaos bench recovery million screenshots check format lock help
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -19,16 +19,24 @@ up: .venv/installed ## start everything and stay; prints the URLs and a login
 	@$(BIN)/python -m local.up $(ARGS)
 
 test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
+	@$(BIN)/python -m local.chromium
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
 	@$(BIN)/python -m chaos --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))
 
-measure: .venv/installed ## latency, throughput and database cost of the await chain through HTTP
-	@$(BIN)/python -m bench.gateway
+bench: .venv/installed ## flows beside plain Celery and others, on the same servers (ARGS="--only W1,W2 --systems flows,celery --reps 3")
+	@$(BIN)/python -m bench $(ARGS)
 
 recovery: .venv/installed ## how long each fault interrupts a flow, ten times each (ARGS="--only Redis")
 	@$(BIN)/python -m bench.recovery $(ARGS)
+
+million: .venv/installed ## how long the pages of the admin take with a million promises (ARGS=--plans)
+	@$(BIN)/python -m bench.million $(ARGS)
+
+screenshots: .venv/installed ## make the pictures of docs/admin.md anew (ALL=folder: every page, both themes, two widths)
+	@$(BIN)/python -m local.chromium
+	@$(BIN)/python -m pytest tests/browser/screenshots.py -q -p no:randomly
 
 check: .venv/installed ## linters, types, layers, migrations, Django's own checks
 	@$(BIN)/ruff check
@@ -46,7 +54,7 @@ format: .venv/installed ## format the code and sort its imports
 lock: ## compile both lock files anew (LOCK_FLAGS=--upgrade for newer versions)
 	@test -x .local/lock/bin/pip-compile || \
 		{ $(PYTHON) -m venv .local/lock && .local/lock/bin/pip install -qq pip-tools; }
-	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway --extra embedded --extra dev -o requirements.lock pyproject.toml
+	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway --extra embedded --extra bench --extra dev -o requirements.lock pyproject.toml
 	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway -c requirements.lock -o requirements-runtime.lock pyproject.toml
 
 .venv/installed: requirements.lock

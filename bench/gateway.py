@@ -1,77 +1,170 @@
-"""`make measure`: latency and throughput of the await chain through HTTP, and what it costs PostgreSQL.
-
-Prints medians of one run on servers and processes of its own; other work on the machine shows in them.
-"""
+"""W7: the gateway under HTTP: the await chain through it, the rate of starts, and how many callers it holds waiting."""
 
 import asyncio
-import shutil
+import itertools
+import os
+import signal
 import statistics
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
+import psutil
 import psycopg
+import redis
 
-from local.servers import LOCAL, Servers
+from bench.installation import PROCFILES
+from bench.recovery import await_condition
+from bench.rows import MS, Row, median_and_range
+from bench.run import Run
+from bench.systems.flows import FLOWS, GROUPS, variables
+from local.servers import Servers
 from local.stack import Stack
 
-FOLDER = LOCAL / "measure"
-WARM_UP = 50
-ONE_AT_A_TIME = 200
-AT_ONCE = 500
-# What PostgreSQL has counted is published by its backends about once a second.
-STATISTICS_S = 1.5
+WORKLOAD = "W7"
+WARM_UP = 20
+ONE_AT_A_TIME = 100
+STARTS = 300
+CONNECTIONS = 32
+ROUNDS = 3
+WAITERS = 2000
+FLOWS_AWAITED = 20
+# The longest that the gateway lets anybody wait.
+WAIT_S = 60
+LOOK_S = 1
+IDLE_PERCENT = 20
+
+PENDING = "SELECT 1 FROM flows_promise WHERE state = 'pending' LIMIT 1"
+WAITING = """\
+POST /await-chain HTTP/1.1
+Host: {host}
+Idempotency-Key: {key}
+Prefer: wait={wait_s}
+Content-Length: 0
+Connection: close
+
+"""
+Client = httpx.AsyncClient
+_keys = (f"bench-{number}" for number in itertools.count())
 
 
-def main() -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    with Servers.start(FOLDER) as servers:
-        stack = Stack(servers.environ, folder=FOLDER)
-        stack.migrate()
-        with stack, psycopg.connect(servers.database_url, autocommit=True) as database:
-            stack.wait_ready()
-            asyncio.run(_measure(stack.gateway_url, database))
+def measure_gateway(run: Run) -> Iterator[Row]:
+    """Measure one gateway with one worker for each group."""
+    if not run.wants(WORKLOAD) or FLOWS not in run.systems:
+        return
+    environ = variables(run.servers) | {"POOL": "prefork", "CONCURRENCY": "1"}
+    with Stack(environ, folder=run.folder / "gateway", procfile=PROCFILES / "gateway") as stack:
+        stack.wait_ready()
+        yield from asyncio.run(_measure(stack, run.reps or ROUNDS))
+        _await_quiet(run.servers)
 
 
-async def _measure(url: str, database: psycopg.Connection) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=AT_ONCE)) as gateway:
-        for number in range(WARM_UP):
-            await _await_chain(gateway, f"warm-{number}")
-        idle_per_s = await _idle(database)
-        before, began = await _transactions(database), time.monotonic()
-        took_s = [await _await_chain(gateway, f"one-{number}") for number in range(ONE_AT_A_TIME)]
-        after, ended = await _transactions(database), time.monotonic()
-        per_chain = (after - before - idle_per_s * (ended - began)) / ONE_AT_A_TIME
-        p95_s = statistics.quantiles(took_s, n=20)[18]
-        print(f"await-chain, one at a time: p50 {1000 * statistics.median(took_s):.1f} ms, p95 {1000 * p95_s:.1f} ms")
-        print(f"PostgreSQL transactions per await-chain: {per_chain:.1f}; idle, with nine workers: {idle_per_s:.1f}/s")
-        began = time.monotonic()
-        await asyncio.gather(*(_await_chain(gateway, f"many-{number}") for number in range(AT_ONCE)))
-        all_s = time.monotonic() - began
-        print(f"await-chain, {AT_ONCE} requests at once: {all_s:.2f} s, {AT_ONCE / all_s:.0f} chains/s")
+async def _measure(stack: Stack, rounds: int) -> list[Row]:
+    async with _client(stack) as gateway:
+        for _ in range(WARM_UP):
+            await _post(gateway, next(_keys), f"wait={WAIT_S}", httpx.codes.OK)
+        took_ms = [await _timed_chain(gateway) * MS for _ in range(ONE_AT_A_TIME)]
+    waited_s, answered = await _hold_waiters(stack)
+    async with _client(stack) as gateway:
+        rates = [await _start_rate(gateway) for _ in range(rounds)]
+    rate, spread = median_and_range(rates)
+    p95_ms = statistics.quantiles(took_ms, n=20)[18]
+    latency = _row("latency", "await chain through HTTP, one at a time")
+    waiters = _row("waiters", f"{WAITERS:,} callers wait for {FLOWS_AWAITED} flows: all answered after the workers run")
+    late = "" if answered == WAITERS else f"{WAITERS - answered:,} were told 202 after {WAIT_S} s"
+    starts = _row("starts", "POSTs that are answered 202")
+    return [
+        replace(latency, p50_ms=statistics.median(took_ms), p95_ms=p95_ms, n=ONE_AT_A_TIME),
+        replace(waiters, p50_ms=waited_s * MS, n=answered, note=late),
+        replace(starts, per_s=rate, spread=spread, n=rounds * STARTS),
+    ]
 
 
-async def _await_chain(gateway: httpx.AsyncClient, key: str) -> float:
-    began = time.monotonic()
-    answer = await gateway.post("/await-chain", headers={"Idempotency-Key": key})
-    if answer.json() != {"message": 3}:
-        raise RuntimeError(f"await-chain:{key} answered {answer.status_code}: {answer.text}")
-    return time.monotonic() - began
+def _row(name: str, title: str) -> Row:
+    return Row(workload=f"{WORKLOAD}-{name}", title=title, system=FLOWS.name, setting="prefork")
 
 
-async def _idle(database: psycopg.Connection) -> float:
-    before = await _transactions(database)
-    began = time.monotonic()
-    await asyncio.sleep(5)
-    return (await _transactions(database) - before) / (time.monotonic() - began)
+def _await_quiet(servers: Servers) -> None:
+    """Let the flows that were only started end, and their messages: nobody else should be measured beside them."""
+    with (
+        psycopg.connect(servers.database_url, autocommit=True) as database,
+        redis.Redis.from_url(servers.redis_url) as broker,
+    ):
+        await_condition(lambda: database.execute(PENDING).fetchone() is None)
+        await_condition(lambda: not any(broker.exists(group) for group in GROUPS))
 
 
-async def _transactions(database: psycopg.Connection) -> int:
-    await asyncio.sleep(STATISTICS_S)
-    row = database.execute(
-        "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-    ).fetchone()
-    return int(row[0]) if row else 0
+@asynccontextmanager
+async def _client(stack: Stack) -> AsyncIterator[Client]:
+    limits = httpx.Limits(max_connections=CONNECTIONS)
+    async with Client(base_url=stack.gateway_url, timeout=WAIT_S + 10, limits=limits) as client:
+        yield client
 
 
-if __name__ == "__main__":
-    main()
+async def _post(gateway: Client, key: str, prefer: str, expected: int) -> None:
+    answer = await gateway.post("/await-chain", headers={"Idempotency-Key": key, "Prefer": prefer})
+    if answer.status_code != expected:
+        raise RuntimeError(f"await-chain:{key} was answered {answer.status_code}: {answer.text}")
+
+
+async def _timed_chain(gateway: Client) -> float:
+    began = time.perf_counter()
+    await _post(gateway, next(_keys), f"wait={WAIT_S}", httpx.codes.OK)
+    return time.perf_counter() - began
+
+
+async def _start_rate(gateway: Client) -> float:
+    began = time.perf_counter()
+    starts = (_post(gateway, next(_keys), "respond-async", httpx.codes.ACCEPTED) for _ in range(STARTS))
+    await asyncio.gather(*starts)
+    return STARTS / (time.perf_counter() - began)
+
+
+async def _hold_waiters(stack: Stack) -> tuple[float, int]:
+    """Freeze the workers, let all wait, thaw; return the seconds until the last answer, and how many came in time."""
+    workers = [pid for name in stack.names if name != "gateway" for pid in stack.pids(name)]
+    keys = itertools.cycle([next(_keys) for _ in range(FLOWS_AWAITED)])
+    for pid in workers:
+        os.killpg(pid, signal.SIGSTOP)
+    url = urlsplit(stack.gateway_url)
+    waiting = [asyncio.create_task(_wait(url, key)) for key in itertools.islice(keys, WAITERS)]
+    await _all_wait(stack)
+    for pid in workers:
+        os.killpg(pid, signal.SIGCONT)
+    began = time.perf_counter()
+    answered = sum(await asyncio.gather(*waiting))
+    return time.perf_counter() - began, answered
+
+
+async def _wait(url: SplitResult, key: str) -> bool:
+    """Tell whether the value came in time.
+
+    Asks on a bare connection: a client's pool of thousands would cost more than what is measured.
+    """
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    head = WAITING.format(host=url.netloc, key=key, wait_s=WAIT_S)
+    writer.write(head.replace("\n", "\r\n").encode())
+    answer = await reader.read()
+    writer.close()
+    if answer.startswith(b"HTTP/1.1 202 "):
+        return False
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"await-chain:{key} was answered {answer!r}")
+    return True
+
+
+async def _all_wait(stack: Stack) -> None:
+    """Return when all are connected, and the gateway has read and begun what they ask: it has nothing to do then.
+
+    Or after half of the time that they wait: the rest is for the answers.
+    """
+    [pid] = stack.pids("gateway")
+    gateway = psutil.Process(pid)
+    deadline = time.monotonic() + WAIT_S / 2
+    while len(gateway.net_connections("tcp")) <= WAITERS or gateway.cpu_percent() > IDLE_PERCENT:
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(LOOK_S)

@@ -83,7 +83,7 @@ class Site:
     def await_answer(self) -> float:
         """Ask for a new chain until it is answered; return how long that took."""
         key = self.key()
-        return _await(lambda: self.answer(key))
+        return await_condition(lambda: self.answer(key))
 
     def execute(self, statement: str, **params: object) -> list[tuple[int, ...]]:
         with psycopg.connect(self.servers.database_url, autocommit=True) as connection:
@@ -147,10 +147,10 @@ def _interrupt(site: Site, strike: Callable[[int, int], None]) -> float:
         def running() -> tuple[int, ...] | None:
             return connection.execute(RUNNING, {"id": bar}).fetchone()
 
-        _await(running)
+        await_condition(running)
         fence, session, process, node = running() or (0, 0, 0, 0)
         strike(node, process)
-        return _await(lambda: (now := running()) is not None and now[0] > fence and now[1] != session)
+        return await_condition(lambda: (now := running()) is not None and now[0] > fence and now[1] != session)
 
 
 def _kill_gateway(site: Site) -> float:
@@ -158,7 +158,7 @@ def _kill_gateway(site: Site) -> float:
     key = site.key()
     site.gateway.post("/await-chain", headers={"Idempotency-Key": key, "Prefer": "respond-async"})
     site.stack.kill("gateway")
-    seconds = _await(lambda: site.execute(SETTLED, id=f"await-chain:{key}"))
+    seconds = await_condition(lambda: site.execute(SETTLED, id=f"await-chain:{key}"))
     site.await_answer()
     return seconds
 
@@ -307,7 +307,7 @@ def _report(fault: Fault, seconds: list[float]) -> None:
     )
 
 
-def _await(condition: Callable[[], object]) -> float:
+def await_condition(condition: Callable[[], object]) -> float:
     """Return how long it took until the condition was true, infinity if it is false after a minute."""
     began = time.monotonic()
     while not condition():

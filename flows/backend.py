@@ -53,7 +53,7 @@ class PromiseBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-re
             super().on_chord_part_return(request, state, result, **kwargs)
             return
         try:
-            canvas.send(joins.join([request.chord["options"]["task_id"]]))
+            canvas.wake(joins.join([request.chord["options"]["task_id"]]))
         except (DatabaseError, InterfaceError) as error:
             # Raised in a worker's main process it would end the worker.
             log.warning("parent of %s not woken, the sweep will: %s", request.id, error)

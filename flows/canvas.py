@@ -7,21 +7,25 @@ send is logged and forgotten.
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
+from uuid import uuid4
 
-from celery import Signature, chord, current_app
+from celery import Signature, current_app
 from celery.utils.nodenames import worker_direct
 from django.db import DatabaseError, InterfaceError
+from kombu import Producer
 from kombu.exceptions import KombuError
 
 from flows.engine.registry import AnyFunction, registry
-from flows.store import nodes
+from flows.store import claims, nodes
 from flows.store.claims import ReadyRef
 
 log = logging.getLogger(__name__)
 
-# A woken worker drains its group and wakes the next one, so a few messages start any number of promises.
-MESSAGES_PER_GROUP = 2
+# To a group that was sent a message a moment ago the next one may be needless: a worker drains its group.
+PAUSE_S = 0.010
+_sent_at: dict[str, float] = {}
 
 # After the broker was found to be away nothing is sent for as long as it took to find out, within these bounds: one
 # that refuses may be asked often, one that hangs may not. What would have been sent is found by the sweep.
@@ -32,33 +36,78 @@ _away_until = 0.0
 # of a channel whose connection was lost under it.
 _OUTAGES = (KombuError, OSError, AttributeError)
 
+# What a function's Celery options may say of its messages.
+_MESSAGE_OPTIONS = ("priority", "delivery_mode", "compression")
+
 
 class Hint(Signature):
     """A signature that may get lost: sending it raises nothing, also where Celery sends it as a link or chord body."""
 
-    is_sent = False
-
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Send the message, unless the broker was away a moment ago: only one in a while waits to find out."""
-        global _away_until
-        began = time.monotonic()
-        if began < _away_until:
-            return None
-        try:
-            result = super().apply_async(*args, **kwargs)
-        except Exception as error:  # what is committed must not be reported as failed
-            is_outage = isinstance(error, _OUTAGES)
-            log.warning("%s not sent, the sweep will send again: %s", self, error, exc_info=not is_outage)
-            ended = time.monotonic()
-            least, most = BROKER_PAUSES_S
-            _away_until = ended + min(max(ended - began, least), most) if is_outage else 0.0
-            return None
-        self.is_sent = True
-        return result
+        """Send the message."""
+        publish([self])
 
 
-def signature(ready: ReadyRef) -> Hint:
+def publish(hints: Sequence[Hint]) -> bool:
+    """Send messages, all at once; return False if they are left to the sweep.
+
+    Goes to Celery's own producers directly: the message is always the same but for ids, and what ``send_task`` looks up
+    for each takes twice as long as all the rest. If the broker was away a moment ago only one in a while finds out.
+    """
+    global _away_until
+    began = time.monotonic()
+    if not hints or began < _away_until:
+        return not hints
+    try:
+        with current_app.producer_pool.acquire(block=True) as producer:
+            if len(hints) == 1:
+                _put(producer, hints[0])
+            else:
+                with producer.batch():  # type: ignore[attr-defined]  # missing from the stubs
+                    for hint in hints:
+                        _put(producer, hint)
+    except Exception as error:  # what is committed must not be reported as failed
+        is_outage = isinstance(error, (*_OUTAGES, *_broker_errors()))
+        names = ", ".join(map(str, hints[:2]))
+        log.warning("%s not sent, the sweep will send again: %s", names, error, exc_info=not is_outage)
+        ended = time.monotonic()
+        least, most = BROKER_PAUSES_S
+        _away_until = ended + min(max(ended - began, least), most) if is_outage else 0.0
+        return False
+    return True
+
+
+def _put(producer: Producer, hint: Hint) -> None:
+    amqp, options, caller = current_app.amqp, hint.options, current_app.current_worker_task
+    route = {name: options[name] for name in ("queue", "exchange", "routing_key", *_MESSAGE_OPTIONS) if name in options}
+    message = amqp.create_task_message(
+        options["task_id"],
+        hint.task,
+        argsrepr=options["argsrepr"],
+        kwargsrepr="{}",
+        callbacks=options.get("link"),
+        chord=options.get("chord"),
+        group_id=options.get("group_id"),
+        group_index=options.get("group_index"),
+        root_id=caller and (caller.request.root_id or caller.request.id),
+        parent_id=caller and caller.request.id,
+        ignore_result=True,
+        create_sent_event=current_app.conf.task_send_sent_event,
+    )
+    # Whoever consumes from a queue declares it.
+    amqp.send_task_message(producer, hint.task, message, declare=[], **route)
+
+
+def _broker_errors() -> tuple[type[BaseException], ...]:
+    """Return what the broker's own client raises."""
+    with current_app.connection_for_write() as connection:
+        return (*connection.connection_errors, *connection.channel_errors)
+
+
+def signature(ready: ReadyRef, **options: Any) -> Hint:
     """Return the message that asks ``ready.group`` to run the promise; its task id is the promise id."""
+    function = registry.find(ready.group, ready.function)
+    given = function.celery_options if function else {}
     return Hint(
         f"{ready.group}.{ready.function}",
         app=current_app,
@@ -66,8 +115,10 @@ def signature(ready: ReadyRef) -> Hint:
         options={
             "task_id": ready.id,
             **_route(ready),
+            **{name: given[name] for name in _MESSAGE_OPTIONS if name in given},
             "ignore_result": True,
             "argsrepr": f"({ready.id!r},)",
+            **options,
         },
     )
 
@@ -92,50 +143,68 @@ def _node_name(ready: ReadyRef) -> str | None:
 
 def send(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     """Send a message for each; return those that were sent."""
-    sent = []
-    for each in ready:
-        message = signature(each)
-        message.apply_async()
-        if message.is_sent:
-            sent.append(each)
-    return sent
+    refs = list(ready)
+    return refs if publish([signature(each) for each in refs]) else []
 
 
-def send_linked(child: ReadyRef, parent: ReadyRef) -> None:
-    """Send the only call that ``parent`` awaits, with the parent linked to it."""
-    linked = signature(child)
-    linked.link(signature(parent))
-    linked.apply_async()
+def linked(child: ReadyRef, parent: ReadyRef) -> Hint:
+    """Return the message for the only call that ``parent`` awaits, with the parent linked to it."""
+    return signature(child, link=[signature(parent)])
 
 
-def send_chord(children: Sequence[ReadyRef], parent: ReadyRef) -> None:
-    """Send several calls that ``parent`` awaits, as the header of a chord whose body is the parent."""
-    try:
-        chord([signature(child) for child in children], signature(parent), app=current_app).apply_async()
-    except Exception as error:  # what is committed must not be reported as failed
-        is_outage = isinstance(error, _OUTAGES)
-        log.warning("calls of %s not sent, the sweep will send again: %s", parent.id, error, exc_info=not is_outage)
+def chorded(children: Sequence[ReadyRef], parent: ReadyRef) -> list[Hint]:
+    """Return the messages for several calls that ``parent`` awaits: the header of a chord whose body is the parent."""
+    body, group_id = signature(parent), str(uuid4())
+    return [signature(child, chord=body, group_id=group_id, group_index=index) for index, child in enumerate(children)]
 
 
 def is_drainable(function: AnyFunction) -> bool:
     """Return False if Celery applies a limit to each message of the function: then each promise has its message."""
-    limits = (current_app.conf.task_time_limit, current_app.conf.task_soft_time_limit)
-    return not function.celery_options and not any(limits)
+    return not function.celery_options and not _has_time_limits()
 
 
-def few_per_group(ready: Iterable[ReadyRef], limit: int = MESSAGES_PER_GROUP) -> list[ReadyRef]:
-    """Return the first ``limit`` promises of each group that any of its nodes can drain, and all others."""
-    counts: dict[str, int] = {}
-    drained: dict[tuple[str, str], bool] = {}
-    chosen = []
+@cache
+def _has_time_limits() -> bool:
+    # Looked up once: each look-up searches a chain of mappings, and every message asks.
+    return bool(current_app.conf.task_time_limit or current_app.conf.task_soft_time_limit)
+
+
+def is_drained(ready: ReadyRef) -> bool:
+    """Return whether any worker of the group takes the promise up with others, without a message of its own."""
+    known = registry.find(ready.group, ready.function)
+    return not ready.addressee and (known is None or is_drainable(known))
+
+
+def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
+    """Send what workers need to come for these promises; return those that a message was sent for."""
+    return send(needed(ready))
+
+
+def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
+    """Return those of the promises that workers would not come to by themselves.
+
+    A worker drains its group, so one message a group is enough, and none if calls that are older, of the same function,
+    wait for a worker: whoever takes those takes these as well. Ask only once these are committed.
+    """
+    chosen: dict[tuple[str, str], ReadyRef] = {}
+    alone = []
     for each in ready:
-        name = (each.group, each.function)
-        if name not in drained:
-            known = registry.find(*name)
-            drained[name] = known is None or is_drainable(known)
-        if each.addressee or not drained[name]:
-            chosen.append(each)
-        elif counts.setdefault(each.group, 0) < limit:
-            counts[each.group] += 1
-            chosen.append(each)
+        if is_drained(each):
+            chosen.setdefault((each.group, each.function), each)
+        else:
+            alone.append(each)
+    return [*alone, *_unless_awaited(list(chosen.values()))]
+
+
+def _unless_awaited(refs: list[ReadyRef]) -> list[ReadyRef]:
+    """Leave out what waits behind older calls; they are looked for only while one message follows the other."""
+    now = time.monotonic()
+    recent = [ref for ref in refs if now - _sent_at.get(ref.group, 0.0) < PAUSE_S]
+    try:
+        behind = claims.behind([ref.id for ref in recent]) if recent else set()
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("not known whether workers come, so all is sent: %s", error)
+        behind = set()
+    chosen = [ref for ref in refs if ref.id not in behind]
+    _sent_at.update((ref.group, now) for ref in chosen)
     return chosen

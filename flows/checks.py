@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import current_app
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's name
 from django.db import connections
 
@@ -51,6 +52,15 @@ def check_celery(**_: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register("flows")
+def check_pages(**_: Any) -> list[CheckMessage]:
+    """Check that live pages find their scripts."""
+    if apps.is_installed("django_htmx"):
+        return []
+    hint = "Add 'django_htmx' to INSTALLED_APPS: it ships the htmx of the call trees and of the overview."
+    return [Warning("Call trees and the overview cannot be shown: they need django_htmx.", hint=hint, id="flows.W003")]
 
 
 @register("flows", Tags.database)

@@ -51,6 +51,9 @@ class Settings:
     METRICS_TOKEN: str = ""
     """What Prometheus must send as its bearer token to read /metrics. Empty: there are no metrics."""
 
+    FLOWER_URL: str = ""
+    """Where people reach Flower, such as https://flower.example.org; the admin links its tasks. Empty: no links."""
+
     SLOW_MOTION: timedelta = timedelta(0)
     """Pause before each attempt runs, so that people can watch a flow, or kill it. For development."""
 

@@ -9,6 +9,10 @@ from django.db.models.functions import Now
 from flows.domain.ids import MAX_CHILD_ID
 from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
 
+# From how many on a pending promise needs attention.
+MANY_FAILURES = 3
+MANY_LOSSES = 2
+
 
 class JSONTextField(models.JSONField):
     """A ``json`` column: unlike ``jsonb`` it keeps the text as it was written: key order, 1e22, -0.0."""
@@ -40,6 +44,12 @@ def _choices(words: Any) -> list[tuple[str, str]]:
     return [(word.value, word.value or "—") for word in words]
 
 
+# What somebody should look at: it was set aside, says why it does not go on, or keeps failing.
+NEEDS_ATTENTION = Q(state=State.PENDING) & (
+    Q(phase=Phase.ASIDE) | ~Q(note="") | Q(failures__gte=MANY_FAILURES) | Q(losses__gte=MANY_LOSSES)
+)
+WAITS_FOR_SOMEBODY = Q(state=State.PENDING, kind=Kind.EXTERNAL)
+FAILED = Q(state__in=[State.REJECTED, State.CANCELED, State.TIMEDOUT])
 SETTLED_FLOWS = Q(kind__in=[Kind.ROOT, Kind.DETACHED]) & ~Q(state=State.PENDING)
 BROKEN_OFF = Q(outcome__in=[AttemptOutcome.LOST, AttemptOutcome.FENCED])
 
@@ -134,10 +144,29 @@ class Promise(models.Model):
                 fields=["parent"],
                 condition=Q(state=State.PENDING) & ~Q(continuation=Continuation.NONE),
             ),
-            models.Index(name="flows_promise_deadline", fields=["deadline_at"], condition=Q(state=State.PENDING)),
+            # Not by state alone: the planner would then read all of it to find the pending calls of one parent.
+            models.Index(
+                name="flows_promise_due",
+                fields=["deadline_at"],
+                condition=Q(state=State.PENDING, deadline_at__isnull=False),
+            ),
             models.Index(name="flows_promise_created", fields=["-created_at"]),
             # What settled lately, and what is old enough to be purged.
             models.Index(name="flows_promise_settled", fields=["state", "settled_at"], condition=SETTLED_FLOWS),
+            # The lists of the admin, newest first.
+            models.Index(name="flows_promise_roots", fields=["-created_at"], condition=Q(kind=Kind.ROOT)),
+            models.Index(name="flows_promise_called", fields=["group", "function", "-created_at"]),
+            models.Index(name="flows_promise_attention", fields=["-created_at"], condition=NEEDS_ATTENTION),
+            models.Index(name="flows_promise_external", fields=["-created_at"], condition=WAITS_FOR_SOMEBODY),
+            models.Index(name="flows_promise_failed", fields=["state", "-created_at"], condition=FAILED),
+        ]
+        permissions = [
+            ("cancel_promise", "Can cancel promises and all calls below them"),
+            ("retry_promise", "Can give promises another chance"),
+            ("release_promise", "Can take claims back from their nodes"),
+            ("settle_promise", "Can resolve and reject external promises"),
+            ("rerun_promise", "Can run flows again under a new id"),
+            ("purge_promise", "Can delete flows that have ended"),
         ]
 
     def __str__(self) -> str:

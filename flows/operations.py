@@ -83,7 +83,7 @@ async def abegin_rpc(  # type: ignore[misc]  # mypy takes *args: Any for less th
     """As ``begin_rpc``, without blocking the event loop, and in a transaction of its own."""
     handle, ready = await in_thread(_begin)(promise_id, function, args, options)
     if ready:
-        _sender.submit(_send, ready)
+        _sender.submit(canvas.wake, ready)
     return handle
 
 
@@ -252,15 +252,11 @@ def _told(error: dict[str, Any] | None) -> tuple[str, str] | None:
 
 def _send_on_commit(ready: Sequence[ReadyRef]) -> None:
     if ready:
-        transaction.on_commit(lambda: _send(ready), using=settings.DATABASE)
-
-
-def _send(ready: Sequence[ReadyRef]) -> None:
-    canvas.send(canvas.few_per_group(ready))
+        transaction.on_commit(lambda: canvas.wake(ready), using=settings.DATABASE)
 
 
 def _join_on_commit(parent_id: str) -> None:
-    transaction.on_commit(lambda: _send(joins.join([parent_id])), using=settings.DATABASE)
+    transaction.on_commit(lambda: canvas.wake(joins.join([parent_id])), using=settings.DATABASE)
 
 
 def _begin(

@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_celery_results",
+    "django_htmx",
     "flows",
 ]
 
@@ -71,6 +72,8 @@ DATABASES["default"] |= {
     },
 }
 
+# Whoever has to log in to see a flow does so where the team does.
+LOGIN_URL = "admin:login"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Without it Django and Celery log as they are used to.
 if LOG_FORMAT := env.str("LOG_FORMAT", default=""):
@@ -87,6 +90,7 @@ FLOWS: dict[str, Any] = {
     "MODULES": tuple(f"services.{group.replace('-', '_')}" for group in GROUPS),
     "GROUPS": GROUPS,
     "METRICS_TOKEN": env.str("FLOWS_METRICS_TOKEN", default=""),
+    "FLOWER_URL": env.str("FLOWER_URL", default=""),
     "SLOW_MOTION": timedelta(seconds=env.float("FLOWS_SLOW_MOTION_S", default=0.0)),
 }
 

@@ -14,12 +14,15 @@ def environment(variables: Mapping[str, str], folder: Path) -> dict[str, str]:
 
     `variables` win over both; secrets are kept under `folder`.
     """
+    gateway_port, flower_port = _port("GATEWAY_PORT", 8000), _port("FLOWER_PORT", 5555)
     own = {
         "SECRET_KEY": remembered(folder / "secret-key"),
         "ALLOWED_HOSTS": f"{LOOPBACK},localhost",
         "FLOWER_BASIC_AUTH": f"flower:{remembered(folder / 'flower-password')}",
-        "GATEWAY_PORT": _port("GATEWAY_PORT", 8000),
-        "FLOWER_PORT": _port("FLOWER_PORT", 5555),
+        "GATEWAY_PORT": gateway_port,
+        "FLOWER_PORT": flower_port,
+        "ADMIN_URL": f"http://{LOOPBACK}:{gateway_port}/admin/",
+        "FLOWER_URL": f"http://{LOOPBACK}:{flower_port}",
         "PYTHONUNBUFFERED": "1",
     }
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -1,3 +1,3 @@
-"""Promises, attempts and nodes in the Django admin: to be read, not to be edited."""
+"""Promises, attempts and nodes in the Django admin: rows are read, never edited; what may be done are operations."""
 
-from flows.admin import pages  # noqa: F401 - registers them
+from flows.admin import promises, rows  # noqa: F401 - registers them

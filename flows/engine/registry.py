@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flows.domain import ids, retry
@@ -49,16 +50,18 @@ class DurableFunction(Generic[P, R_co]):
 
     def check_args(self, args: Sequence[Any]) -> None:
         """Raise ``InvalidInputError`` unless the function can be called with a context and ``args``."""
+        signature = _signature(self.function)
         try:
-            inspect.signature(self.function).bind(None, *args)
+            signature.bind(None, *args)
         except TypeError as error:
-            signature = inspect.signature(self.function)
             raise InvalidInputError(
                 "args", f"{error}; {self.task_name} is defined as {self.name}{signature}"
             ) from error
 
 
 AnyFunction = DurableFunction[..., Any]
+
+_signature = cache(inspect.signature)
 
 
 class Registry:

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("flows", "0002_calls_with_options"),
+        ("flows", "0003_for_the_admin"),
     ]
 
     operations = [

@@ -91,6 +91,14 @@ WITH waiting AS (
     + _TAKE
 )
 
+# Of these promises, those that wait behind an older call of the same function, or wait no longer.
+BEHIND = """
+SELECT m.id FROM flows_promise m WHERE m.id = ANY(%(ids)s) AND (m.phase <> 'ready' OR EXISTS (
+    SELECT FROM flows_promise p
+    WHERE p.phase = 'ready' AND p."group" = m."group" AND p.function = m.function AND p.addressee = ''
+        AND p.ready_at < m.ready_at))
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
@@ -154,6 +162,11 @@ def claim_ready(
     """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
     found = rows(CLAIM_READY, group=group, functions=list(functions), limit=limit, **holder.params())
     return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
+
+
+def behind(promise_ids: Sequence[str]) -> set[str]:
+    """Return those that are not ready any more, or wait behind an older ready call of the same function."""
+    return {row["id"] for row in rows(BEHIND, ids=list(promise_ids))}
 
 
 def _next(row: Row, group: str) -> ReadyRef | None:

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any, LiteralString
 
 from django.db import OperationalError, transaction
 from psycopg.errors import DeadlockDetected
@@ -19,15 +20,13 @@ from flows.store.cancel import cancel_tree
 from flows.store.claims import Claim, ReadyRef
 from flows.store.sql import Row, rows
 
-# Written again, when an answer was lost: calls that are there already were written by this very statement before.
+# One statement, put together from what there is to write: PostgreSQL prepares to run each part, even for no rows.
 #
 # The LIMIT tells the planner, which takes any JSON for a hundred rows, that there are few: so it uses the primary key.
 #
-# A token may have been given out twice, if a crash undid a claim (see claims): the attempt that still holds is the one.
-#
 # `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. A deadline that has
 # passed counts as gone too, whether or not somebody has written it.
-COMMIT = """
+_HELD = """
 WITH outcome AS (
     SELECT * FROM json_to_recordset(%(outcomes)s::json) AS o(id text, fence bigint, node int, session int, state text,
         phase text, value text, error json, note text, delay float8, failures int, version int, wake_at int,
@@ -47,6 +46,10 @@ WITH outcome AS (
         AND p.state = 'pending' AND p.deadline_at > clock_timestamp()
     RETURNING p.id, p.root_id, p.parent_id, p.kind, p.state, p.continuation, p.deadline_at, p.claimed_at, o.fence,
         o.node, o.session, o.outcome, o.error
+"""
+
+# Written again, when an answer was lost: calls that are there already were written by this very statement before.
+_BORN = """
 ), call AS (
     SELECT c.*, held.root_id, held.deadline_at AS limit_at FROM json_to_recordset(%(calls)s::json) AS c(id text,
         parent_id text, fence bigint, "position" int, kind text, "group" text, addressee text, function text,
@@ -66,17 +69,28 @@ WITH outcome AS (
     FROM call WHERE NOT is_known AND NOT (%(again)s AND EXISTS (
         SELECT FROM flows_promise e
         WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest))
+"""
+
+# Local steps that had failed before, and are tried again.
+_STEP = """
 ), step AS (
     UPDATE flows_promise p
     SET state = c.state, value = c.value::json, error = c.error, failures = c.failures,
         settled_at = CASE WHEN c.state <> 'pending' THEN now() END
     FROM call c WHERE c.is_known AND p.id = c.id AND p.state = 'pending'
+"""
+
+_AWAITED = """
 ), awaited AS (
     UPDATE flows_promise p SET continuation = a.continuation
     FROM json_to_recordset(%(awaited)s::json) AS a(id text, parent_id text, fence bigint,
         continuation text)
     JOIN held ON held.id = a.parent_id AND held.fence = a.fence
     WHERE p.id = a.id AND p.state = 'pending'
+"""
+
+# A token may have been given out twice, if a crash undid a claim (see claims): the attempt that still holds is the one.
+_WRITTEN = """
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, error, started_at)
     SELECT id, fence, node, session, outcome, error, claimed_at FROM held WHERE outcome IS NOT NULL
@@ -90,6 +104,19 @@ SELECT held.id, held.state, held.continuation, parent.id AS parent_id, parent."g
         THEN pg_notify('flows_settled', held.id) END AS notified
 FROM held LEFT JOIN flows_promise parent ON parent.id = held.parent_id AND held.continuation <> ''
 """
+
+
+@cache
+def _statement(*, has_calls: bool, has_steps: bool, has_marks: bool) -> LiteralString:
+    parts: list[LiteralString] = [_HELD]
+    if has_calls:
+        parts.append(_BORN)
+    if has_steps:
+        parts.append(_STEP)
+    if has_marks:
+        parts.append(_AWAITED)
+    return "".join([*parts, _WRITTEN])
+
 
 # The sweep that took the claim has recorded the attempt as lost; now its worker is known to have been there to the end.
 # Of a promise that was purged meanwhile nothing is kept.
@@ -185,15 +212,20 @@ def record_fenced(claims: Iterable[Claim]) -> None:
 
 
 def _commit(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
-    found = rows(
-        COMMIT,
-        outcomes=json.dumps([_outcome_row(outcome) for outcome in batch]),
-        outcome_count=len(batch),
-        calls=json.dumps([row for outcome in batch for row in _call_rows(outcome)]),
-        awaited=json.dumps([row for outcome in batch for row in _awaited_rows(outcome)]),
-        again=again,
+    calls = [row for outcome in batch for row in _call_rows(outcome)]
+    awaited = [row for outcome in batch for row in _awaited_rows(outcome)]
+    statement = _statement(
+        has_calls=bool(calls), has_steps=any(row["is_known"] for row in calls), has_marks=bool(awaited)
     )
-    return {row["id"]: _committed(row) for row in found}
+    params: dict[str, Any] = {
+        "outcomes": json.dumps([_outcome_row(outcome) for outcome in batch]),
+        "outcome_count": len(batch),
+    }
+    if calls:
+        params |= {"calls": json.dumps(calls), "again": again}
+    if awaited:
+        params["awaited"] = json.dumps(awaited)
+    return {row["id"]: _committed(row) for row in rows(statement, **params)}
 
 
 def _commit_and_cancel(outcome: Outcome, *, again: bool) -> dict[str, Committed]:

@@ -1,6 +1,7 @@
 """Reads call trees for people, in one statement: promises with the state they have now, and their attempts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -42,9 +43,61 @@ LEFT JOIN LATERAL (
 ORDER BY found.depth, p.id, a.fence
 """
 
+# What a list shows of each promise and cannot be had from its row.
+FACTS = """
+SELECT p.id, calls.made, calls.settled, tried.attempts,
+    left(p.error->>'type' || ': ' || (p.error->>'message'), 300) AS error
+FROM flows_promise p CROSS JOIN LATERAL (
+    SELECT count(*) AS made, count(*) FILTER (WHERE is_settled) AS settled FROM (
+        SELECT state <> 'pending' OR deadline_at <= now() AS is_settled FROM flows_promise
+        WHERE parent_id = p.id LIMIT %(limit)s) AS few
+) AS calls CROSS JOIN LATERAL (
+    SELECT count(*) AS attempts FROM (SELECT FROM flows_attempt WHERE promise_id = p.id LIMIT %(limit)s) AS few
+) AS tried WHERE p.id = ANY(%(ids)s)
+"""
+MAX_COUNTED = 1_000
+
+# What a cancel would take with it, as far as it can be counted quickly.
+PENDING_BELOW = """
+WITH RECURSIVE tree AS (
+    SELECT id, false AS is_below FROM flows_promise WHERE id = ANY(%(ids)s)
+    UNION ALL
+    SELECT c.id, true FROM tree CROSS JOIN LATERAL (
+        SELECT id FROM flows_promise WHERE parent_id = tree.id AND kind <> 'detached' LIMIT %(limit)s) AS c
+), found AS MATERIALIZED (
+    SELECT DISTINCT id FROM (SELECT id FROM tree WHERE is_below LIMIT %(limit)s) AS few WHERE id <> ALL(%(ids)s)
+)
+SELECT count(*) AS pending FROM found CROSS JOIN LATERAL (
+    SELECT FROM flows_promise WHERE id = found.id AND state = 'pending' AND deadline_at > now() LIMIT 1) AS p
+"""
+
 _OWN = ("id", "parent_id", "root_id", "depth", "position", "group", "function", "addressee", "note")
 _TIMES = ("created_at", "deadline_at", "ready_at", "settled_at", "claimed_at")
 _COUNTS = ("fence", "failures", "losses", "is_awaited")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """How many calls a promise made, how many of them have settled, and how many attempts have ended.
+
+    Each is counted up to ``MAX_COUNTED``. ``error`` is one line.
+    """
+
+    made: int
+    settled: int
+    attempts: int
+    error: str
+
+
+def read_facts(promise_ids: Sequence[str]) -> dict[str, Facts]:
+    """Return the facts of those of the promises that exist, by id."""
+    found = repeatable_rows(FACTS, ids=list(promise_ids), limit=MAX_COUNTED)
+    return {row.pop("id"): Facts(**row | {"error": _one_line(row["error"])}) for row in found}
+
+
+def count_pending_below(promise_ids: Sequence[str]) -> int:
+    """Return how many calls below the promises are pending, detached ones excepted; of the first ``MAX_COUNTED``."""
+    return int(repeatable_rows(PENDING_BELOW, ids=list(promise_ids), limit=MAX_COUNTED)[0]["pending"])
 
 
 def read_tree(promise_id: str, limit: int = MAX_PROMISES) -> Tree:

@@ -83,19 +83,18 @@ def drain(group: str) -> None:
 def _run_batch(claimed: list[Claim], current: Ledger, pace: Pace, events: Events) -> None:
     current.enqueue(claimed)
     while not process.is_stopping() and (claim := current.begin_next()):
-        started = time.monotonic()
-        _run_one(claim, current, events)
-        pace.measured(time.monotonic() - started)
+        _run_one(claim, current, pace, events)
     current.release()
     current.flush()
 
 
-def _run_one(claim: Claim, current: Ledger, events: Events) -> None:
+def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events) -> None:
     invocation = claim.invocation
     with _as_task(claim) as task:
         events.started(invocation.id, task.name)
         started = time.monotonic()
         decision = run_attempt(claim, current)
+        pace.measured(time.monotonic() - started)
         if decision is None:
             return
         current.defer(decision)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from flows import canvas
+from flows.canvas import Hint
 from flows.domain.promise import LOCAL_KINDS, Continuation, Kind, State
 from flows.engine.decision import Call, SetAside
 from flows.store import joins, outcomes
@@ -52,10 +53,9 @@ def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_cont
     woken = _join([*_parents(written.values(), celery_continues), *_doubtful(held)])
     calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
     released = [_claimed_ref(outcome) for outcome in held if outcome.released]
-    chosen = set(canvas.few_per_group([*calls, *woken, *released]))
-    for outcome in held:
-        _send_calls(outcome, chosen)
-    canvas.send(ref for ref in [*woken, *released] if ref in chosen)
+    chosen = set(canvas.needed([*calls, *woken, *released]))
+    hints = [hint for outcome in held for hint in _hints(outcome, chosen)]
+    canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])
 
 
 def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bool) -> dict[str, Committed]:
@@ -108,12 +108,15 @@ def _claimed_ref(outcome: Outcome) -> ReadyRef:
     )
 
 
-def _send_calls(outcome: Outcome, chosen: Set[ReadyRef]) -> None:
-    """Send the calls of one attempt: as the header of a chord, or linked, if it was suspended on one of them."""
-    calls = [call for call in outcome.calls if call.kind not in LOCAL_KINDS and _ref(call) in chosen]
-    hangs = [_ref(call) for call in calls if call.kind is not Kind.DETACHED] if outcome.awaits else []
-    canvas.send(ref for call in calls if (ref := _ref(call)) not in hangs)
-    if hangs and outcome.continuation is Continuation.LINK:
-        canvas.send_linked(hangs[0], _claimed_ref(outcome))
-    elif hangs:
-        canvas.send_chord(hangs, _claimed_ref(outcome))
+def _hints(outcome: Outcome, chosen: Set[ReadyRef]) -> list[Hint]:
+    """Return the messages for the calls of one attempt: a chord's header, or linked, if it was suspended on them."""
+    calls = [
+        (call.kind, ref) for call in outcome.calls if call.kind not in LOCAL_KINDS and (ref := _ref(call)) in chosen
+    ]
+    hangs = [ref for kind, ref in calls if kind is not Kind.DETACHED] if outcome.awaits else []
+    alone = [canvas.signature(ref) for _, ref in calls if ref not in hangs]
+    if not hangs:
+        return alone
+    if outcome.continuation is Continuation.LINK:
+        return [*alone, canvas.linked(hangs[0], _claimed_ref(outcome))]
+    return [*alone, *canvas.chorded(hangs, _claimed_ref(outcome))]

@@ -22,7 +22,7 @@ def sweep(node_id: int, *, recovers: bool) -> bool:
         return False
     if recovers:
         _recover()
-    canvas.send(canvas.few_per_group(joins.join_missed()))
+    canvas.wake(joins.join_missed())
     for group in sorted(sweeps.note_unserved()):
         log.warning("no live node serves group %s: its promises wait", group)
     return True
@@ -35,7 +35,8 @@ def _recover() -> None:
         for promise_id in recovered.rejected_ids:
             cancel_tree(promise_id)
     woken = joins.join(recovered.parent_ids)
-    canvas.send([*recovered.ready, *canvas.few_per_group(woken)])
+    canvas.send(recovered.ready)
+    canvas.wake(woken)
 
 
 def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) -> float | None:
@@ -46,7 +47,7 @@ def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) ->
     """
     is_due, seconds = sweeps.due(groups, deadlines=deadlines)
     if is_due:
-        canvas.send(canvas.few_per_group(joins.join(sweeps.expire_due())))
+        canvas.wake(joins.join(sweeps.expire_due()))
         unsent = sweeps.unsent(groups, addresses)
         if unsent:
             sweeps.mark_sent(ready.id for ready in canvas.send(unsent))

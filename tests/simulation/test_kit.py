@@ -1,5 +1,7 @@
 """The kit can fail: it finds what is broken on purpose."""
 
+from contextlib import suppress
+
 import pytest
 from django.db import IntegrityError
 
@@ -45,7 +47,8 @@ def test_without_the_holder_a_late_worker_writes_what_has_settled(monkeypatch):
 
     with pytest.raises(InvariantError, match="has settled, resolved, and is written again"):
         for seed in range(20):
-            _run(seed=seed, faults=ROUGH)
+            with suppress(IntegrityError):  # a late worker may make a call again, too
+                _run(seed=seed, faults=ROUGH)
 
 
 def test_without_the_fence_late_writes_are_found(monkeypatch):

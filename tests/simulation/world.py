@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.canvas import few_per_group
+from flows.canvas import is_drained
 from flows.conf import Settings
 from flows.domain import values
 from flows.domain.errors import AttemptFenced
@@ -30,6 +30,8 @@ from tests.simulation.table import Record
 TICK = timedelta(milliseconds=1)
 MAX_STEPS = 20_000
 MAX_DEPTH = 3
+# How often one message of a group follows the other at once.
+BUSY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,19 @@ class World:
             copies = 0 if self.strikes(self.faults.lost) else 2 if self.strikes(self.faults.doubled) else 1
             self.wire += [message] * copies
 
+    def needed(self, ready: Iterable[ReadyRef]) -> list[ReadyRef]:
+        """As ``flows.canvas.needed``; how long ago the last message was is drawn."""
+        first: dict[tuple[str, str], ReadyRef] = {}
+        alone = []
+        for each in ready:
+            if is_drained(each):
+                first.setdefault((each.group, each.function), each)
+            else:
+                alone.append(each)
+        is_busy = self.random.random() < BUSY
+        behind = self.store.behind([each.id for each in first.values()]) if is_busy else set()
+        return [*alone, *(each for each in first.values() if each.id not in behind)]
+
     def strikes(self, likelihood: float) -> bool:
         """Draw a fault; there is an end to them."""
         is_hit = likelihood > 0 and self._faults_left > 0 and self.random.random() < likelihood
@@ -217,7 +232,7 @@ class World:
         woken = [*self.store.join(parents), *self.store.join_missed()]
         if recovered.ready or woken:
             self.boundary("swept, before send")
-        self.send([*recovered.ready, *few_per_group(woken)])
+        self.send([*recovered.ready, *self.needed(woken)])
         unsent = self.store.unsent([node.group], node.addresses)
         self.store.mark_sent(ref.id for ref in unsent)
         self.send(unsent)
@@ -400,7 +415,7 @@ class Worker:
             self._boundary("after join")
         calls = [call for outcome in held for call in outcome.calls if call.kind not in LOCAL_KINDS]
         released = [outcome.claim.invocation for outcome in held if outcome.released]
-        messages = few_per_group([*map(_ref, calls), *woken, *map(_ref, released)])
+        messages = self.world.needed([*map(_ref, calls), *woken, *map(_ref, released)])
         self.world.send(messages)
         if messages:
             self._boundary("after send")

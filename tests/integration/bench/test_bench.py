@@ -1,0 +1,36 @@
+"""The bench at its smallest, so that it cannot rot."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.installation import Setting
+from bench.run import Run
+from bench.systems import BASES
+from bench.systems.flows import FLOWS
+from bench.workloads import FAN_OUT_100, LATENCY, THROUGHPUT
+from local.servers import Servers
+from local.stack import Stack
+
+TINY = (
+    replace(LATENCY, times=2),
+    replace(THROUGHPUT, times=3),
+    replace(FAN_OUT_100, args=(4,), expected=4, times=1, warm_up=(2,), warm_up_expected=2),
+)
+
+
+@pytest.mark.timeout(300)  # starts twelve processes; 15 s where nobody else works
+def test_flows_and_plain_celery_are_measured_in_turn(servers: Servers, tmp_path: Path):
+    Stack(servers.environ, folder=tmp_path, only=()).migrate()
+    run = Run(servers=servers, folder=tmp_path, systems=(FLOWS, *BASES), only=None, reps=1)
+    rows = list(run.compare(Setting(pool="threads"), TINY, run.systems))
+    assert [(row.workload, row.system, row.n) for row in rows] == [
+        ("W1", "flows", 2),
+        ("W1", "celery-nested", 2),
+        ("W2", "flows", 3),
+        ("W2", "celery-nested", 3),
+        ("W3-100", "flows", 1),
+        ("W3-100", "celery-chord", 1),
+    ]
+    assert all(row.ratio for row in rows)

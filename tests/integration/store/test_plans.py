@@ -1,0 +1,30 @@
+"""What PostgreSQL does when it has counted a quiet table, and then there is much to do."""
+
+import pytest
+
+from flows.store import joins, sql
+
+SETTLED = 3_000
+PENDING = 300
+pytestmark = pytest.mark.django_db
+FILL = """
+INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", function, args, digest, state, value,
+    phase, note, continuation, fence, failures, losses, sends, deadline_at, settled_at, ready_at)
+SELECT %(mark)s::text || n || kind, %(mark)s::text || n, CASE kind WHEN '' THEN NULL ELSE %(mark)s::text || n END, 0,
+    CASE kind WHEN '' THEN 'root' ELSE 'rpc' END, 'g', 'f', '[]', 'd', %(state)s::text,
+    CASE %(state)s::text WHEN 'resolved' THEN '1'::json END,
+    CASE WHEN %(state)s::text <> 'pending' THEN '' WHEN kind = '' THEN 'suspended' ELSE 'ready' END, '',
+    CASE kind WHEN '' THEN '' ELSE 'link' END, 1, 0, 0, 0, now() + interval '1 day',
+    CASE WHEN %(state)s::text <> 'pending' THEN now() END, now()
+FROM generate_series(1, %(count)s::int) AS n, (VALUES (''), ('.0')) AS kinds(kind)
+"""
+
+
+def test_a_join_looks_at_the_calls_of_its_parents_only():
+    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+    sql.rows("ANALYZE flows_promise")
+    sql.rows(FILL, mark="new", state="pending", count=PENDING)
+    ids = [f"new{number}" for number in range(PENDING)]
+    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids))
+    assert "flows_promise_due" not in plan
+    assert "flows_promise_awaited" in plan or "flows_promise_children" in plan
