@@ -8,12 +8,12 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from flows.admin.broker import Queues, read_queues
 from flows.admin.markup import list_url, promise_url
 from flows.conf import settings
 from flows.domain.durations import in_words
 from flows.domain.promise import State
 from flows.models import Promise
+from flows.queues import Queues, read_queues
 from flows.store.overview import MAX_COUNTED, WINDOW, GroupLoad, Overview, read_overview
 from flows.store.server import read_server
 

@@ -28,7 +28,8 @@ def test_a_released_promise_is_sent_to_others(sent, holder):
         flows.release("nobody")
 
 
-def test_a_flow_that_is_run_again_is_sent(sent):
+def test_a_flow_that_is_run_again_is_sent(sent, holder):
+    claims.claim_named(ReadyRef(id="p", group="service-a", function="foo"), holder)
     assert flows.run_again("p", "q").id == "q"
     assert sent() == 2
 
