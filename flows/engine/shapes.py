@@ -9,7 +9,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from flows.domain.errors import InvalidInputError, NotJSONError
@@ -83,6 +83,7 @@ def parameter_shapes(function: Callable[..., Any]) -> Callable[[int], Shape]:
     return lambda index: shapes[index] if index < len(shapes) else rest
 
 
+@lru_cache(maxsize=1024)  # bounded, for a step may be a function that is made anew each time
 def result_shape(function: Callable[..., Any]) -> Shape:
     """Return the shape of what the function returns: in the end, if it is a generator or a coroutine function."""
     annotations = getattr(function, "__annotations__", {})

@@ -84,7 +84,7 @@ def name_of(group: str, address: str) -> str | None:
 
 def stop(node_id: int) -> None:
     """End the node's lease: it runs nothing any more."""
-    rows(STOP, id=node_id)
+    repeatable_rows(STOP, id=node_id)
 
 
 def release_session_lock(node_id: int, session: int) -> None:

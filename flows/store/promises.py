@@ -174,7 +174,7 @@ def settle(
 
 def note(promise_id: str, reason: str) -> None:
     """Record why a pending promise does not go on."""
-    rows(NOTE, id=promise_id, note=reason)
+    repeatable_rows(NOTE, id=promise_id, note=reason)
 
 
 def _promise(row: Row) -> Promise:

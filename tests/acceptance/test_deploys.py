@@ -13,8 +13,7 @@ from tests.waiting import wait_until
 
 # Long before the lease of a node ends, which is after 10 s.
 NO_LEASE_WAITED_FOR_S = 7
-# What is promised of a stop: STOP_WITHIN, which is 20 s, and a moment for the processes to end.
-ENDED_WITHIN_S = 25
+ENDED_WITHIN_S = 5
 
 WORKERS = ["worker-a", "worker-b", "worker-c"]
 SIGNED_OFF = "SELECT count(*) AS nodes FROM flows_node WHERE pid = %(pid)s AND stopped_at IS NOT NULL"
