@@ -54,7 +54,7 @@ format: .venv/installed ## format the code and sort its imports
 lock: ## compile both lock files anew (LOCK_FLAGS=--upgrade for newer versions)
 	@test -x .local/lock/bin/pip-compile || \
 		{ $(PYTHON) -m venv .local/lock && .local/lock/bin/pip install -qq pip-tools; }
-	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway --extra embedded --extra bench --extra dev -o requirements.lock pyproject.toml
+	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway --extra tracing --extra embedded --extra bench --extra dev -o requirements.lock pyproject.toml
 	@CUSTOM_COMPILE_COMMAND="make lock" $(COMPILE) --extra gateway -c requirements.lock -o requirements-runtime.lock pyproject.toml
 
 .venv/installed: requirements.lock

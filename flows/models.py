@@ -89,6 +89,8 @@ class Promise(models.Model):
     digest = models.CharField(max_length=32, blank=True, help_text="tells calls with other arguments apart")
     retry = JSONTextField(null=True, help_text="the call's own retry policy")
     tags = JSONTextField(db_default={}, help_text="strings by name")
+    # Null, as most projects have none, and it takes no room.
+    trace = models.TextField(null=True, help_text="W3C traceparent: its attempts' spans hang below")  # noqa: DJ001
 
     state = models.CharField(max_length=8, choices=_choices(State), default=State.PENDING)
     value = JSONTextField(null=True)

@@ -5,12 +5,13 @@ Each is the store and the canvas together.
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack, overload
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from flows import canvas
+from flows import canvas, tracing
 from flows.conf import settings
 from flows.domain import ids, values
 from flows.domain.durations import Duration, to_duration
@@ -177,7 +178,9 @@ def run_again(promise_id: str, new_id: str, *, from_step: int | None = None) -> 
         raise InvalidInputError(
             "id", f"{promise_id!r} was called by another promise ({promise.kind}); run its flow again instead"
         )
-    ready = reruns.run_again(promise_id, ids.check_id(new_id, "new_id"), from_step=from_step or 0)
+    checked_id = ids.check_id(new_id, "new_id")
+    with tracing.begin(promise.function):
+        ready = reruns.run_again(promise_id, checked_id, from_step=from_step or 0, trace=tracing.carrier())
     _send_on_commit(ready)
     return Handle(new_id)
 
@@ -265,7 +268,9 @@ def _begin(
     """Start the flow, or find it; return its handle, and what is to be sent for it."""
     call = _start(promise_id, function, args, options)
     ready = ReadyRef(id=call.id, group=call.group, function=call.function, addressee=call.addressee)
-    return Handle(call.id, shape_for(function)), [ready] if promises.start(call) else []
+    with tracing.begin(call.function):
+        is_new = promises.start(replace(call, trace=tracing.carrier()))
+    return Handle(call.id, shape_for(function)), [ready] if is_new else []
 
 
 def _start(promise_id: str, function: object, args: Sequence[Any], options: Options) -> Start:

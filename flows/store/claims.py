@@ -40,8 +40,8 @@ _TAKE = """
     SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
         sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = (SELECT s.fence FROM flows_promise s WHERE s.id = due.id)
-    RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.deadline_at,
-        p.failures, p.fence, due.rank
+    RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
+        p.deadline_at, p.failures, p.fence, due.rank
 )
 SELECT claimed.*, clock_timestamp() AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
@@ -118,12 +118,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to run one attempt. ``fence`` is its fencing token, ``clock`` when the database gave it."""
+    """The right to run one attempt. ``fence`` is its fencing token, ``clock`` when the database gave it.
+
+    ``trace`` is the W3C traceparent stored with the promise; once the attempt runs, that of its span, if it has one.
+    """
 
     invocation: Invocation
     fence: int
     holder: Holder
     clock: datetime
+    trace: str | None = None
     _received_s: float = field(default_factory=time.monotonic)
 
     def now(self) -> datetime:
@@ -191,7 +195,7 @@ def _claim(row: Row, holder: Holder) -> Claim:
         attempt=row["fence"],
         checkpoints=tuple(_checkpoint(*values) for values in row["checkpoints"] or ()),
     )
-    return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"])
+    return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"], trace=row["trace"])
 
 
 def _checkpoint(*values: object) -> Checkpoint:

@@ -14,7 +14,7 @@ from django.db import OperationalError, transaction
 from psycopg.errors import DeadlockDetected
 
 from flows.conf import settings
-from flows.domain.promise import AttemptOutcome, Continuation, Kind, Phase, State
+from flows.domain.promise import LOCAL_KINDS, AttemptOutcome, Continuation, Kind, Phase, State
 from flows.engine.decision import Call, Decision, Failed, Rejected, Resolved, SetAside, Suspended
 from flows.store.cancel import cancel_tree
 from flows.store.claims import Claim, ReadyRef
@@ -53,15 +53,15 @@ _BORN = """
 ), call AS (
     SELECT c.*, held.root_id, held.deadline_at AS limit_at FROM json_to_recordset(%(calls)s::json) AS c(id text,
         parent_id text, fence bigint, "position" int, kind text, "group" text, addressee text, function text,
-        version int, args text, digest text, retry json, tags json, timeout float8, until timestamptz, state text,
-        value text, error json, failures int, continuation text, is_known bool)
+        version int, args text, digest text, retry json, tags json, trace text, timeout float8, until timestamptz,
+        state text, value text, error json, failures int, continuation text, is_known bool)
     JOIN held ON held.id = c.parent_id AND held.fence = c.fence
 ), born AS (
     INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", addressee, function, version, args,
-        digest, retry, tags, state, value, error, failures, continuation, phase, ready_at, sent_at, deadline_at,
+        digest, retry, tags, trace, state, value, error, failures, continuation, phase, ready_at, sent_at, deadline_at,
         settled_at, note, fence, losses, sends, wake_at)
     SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group", addressee,
-        function, version, args::json, digest, retry, tags, state, value::json, error, failures, continuation,
+        function, version, args::json, digest, retry, tags, trace, state, value::json, error, failures, continuation,
         CASE WHEN kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END, now(), now(),
         CASE kind WHEN 'detached' THEN COALESCE(until, now() + timeout * interval '1 second') WHEN 'run' THEN limit_at
             ELSE LEAST(limit_at, COALESCE(until, now() + timeout * interval '1 second')) END,
@@ -303,6 +303,8 @@ def _call_rows(outcome: Outcome) -> Iterable[Row]:
             "digest": call.digest,
             "retry": call.retry,
             "tags": call.tags,
+            # Local kinds have no attempts, and so no spans.
+            "trace": None if call.kind in LOCAL_KINDS else outcome.claim.trace,
             **_deadline(call),
             "state": call.state,
             "value": call.value,

@@ -18,10 +18,10 @@ from flows.store.sql import Row, repeatable_rows, rows
 START = """
 WITH born AS (
     INSERT INTO flows_promise (id, root_id, "position", kind, "group", addressee, function, version, args, digest,
-        retry, tags, state, phase, note, continuation, fence, failures, losses, sends, wake_at, deadline_at, ready_at,
-        sent_at)
+        retry, tags, trace, state, phase, note, continuation, fence, failures, losses, sends, wake_at, deadline_at,
+        ready_at, sent_at)
     VALUES (%(id)s, %(id)s, 0, 'root', %(group)s, %(addressee)s, %(function)s, %(version)s, %(args)s::json, %(digest)s,
-        %(retry)s::json, %(tags)s::json, 'pending', 'ready', '', '', 0, 0, 0, 0, 0,
+        %(retry)s::json, %(tags)s::json, %(trace)s, 'pending', 'ready', '', '', 0, 0, 0, 0, 0,
         COALESCE(%(until)s, now() + %(timeout)s), now(), now())
     ON CONFLICT (id) DO NOTHING
     RETURNING kind, "group", function, digest
@@ -75,7 +75,10 @@ RETURNING id, root_id, parent_id, "group", function
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A root call to be started; its fields are as those of ``Call``."""
+    """A root call to be started; its fields are as those of ``Call``.
+
+    ``trace`` is the W3C traceparent that its attempts' spans hang below.
+    """
 
     id: str
     group: str
@@ -87,6 +90,7 @@ class Start:
     version: int | None = None
     retry: dict[str, Any] | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    trace: str | None = None
 
 
 def start(call: Start) -> bool:
@@ -107,6 +111,7 @@ def start(call: Start) -> bool:
             digest=call.digest,
             retry=json.dumps(call.retry) if call.retry else None,
             tags=json.dumps(call.tags),
+            trace=call.trace,
             until=timeout if isinstance(timeout, datetime) else None,
             timeout=timeout if isinstance(timeout, timedelta) else None,
         )

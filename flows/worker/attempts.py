@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+from flows import tracing
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, UnknownVersionError
 from flows.domain.promise import describe_error
@@ -30,16 +31,20 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
         time.sleep(settings.SLOW_MOTION.total_seconds())
     # From its first attempt on a call keeps the version that ran it.
     invocation = replace(invocation, version=durable_function.version)
-    ledger.begin(replace(claim, invocation=invocation))
-    try:
-        decision = replay(durable_function, invocation, ledger)
-    except AttemptFenced:
-        ledger.abandon()
-        changes.fenced(claim)
-        return None
-    except BaseException:
-        ledger.abandon()
-        raise
+    with tracing.attempt(invocation, claim.trace) as span:
+        # What is stored goes on through a worker that does not trace.
+        ledger.begin(replace(claim, invocation=invocation, trace=span.trace or claim.trace))
+        try:
+            decision = replay(durable_function, invocation, ledger)
+        except AttemptFenced:
+            ledger.abandon()
+            changes.fenced(claim)
+            span.fenced()
+            return None
+        except BaseException:
+            ledger.abandon()
+            raise
+        span.decided(decision)
     return decision
 
 

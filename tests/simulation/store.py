@@ -1,7 +1,8 @@
 """The rules of ``flows.store`` without SQL: the same operations on a table in memory. Each is atomic.
 
-Names, arguments and returned data are those of ``flows.store``, so that both can be compared. What is left out: the
-attempts' table, the nodes' table (``recover`` is told which sessions are gone) and the notes on unserved groups.
+Names, arguments and returned data are those of ``flows.store``, so that both can be compared. What is left out:
+traces, the attempts' table, the nodes' table (``recover`` is told which sessions are gone) and the notes on unserved
+groups.
 """
 
 import json
