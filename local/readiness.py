@@ -19,9 +19,13 @@ def answers_ready(host: str, port: int) -> bool:
 
 
 def responding_workers(broker_url: str, *, expected: int) -> int:
-    """Count the Celery workers that answer a ping, for one second at most."""
+    """Count the Celery workers that answer a ping, for one second at most.
+
+    On a connection of its own: one from Celery's pool, which the whole process shares, may have died with an
+    earlier Redis at this URL.
+    """
     if not expected:
         return 0
-    with Celery(broker=broker_url, set_as_current=False) as app:
-        replies = app.control.broadcast("ping", reply=True, timeout=1, limit=expected)
+    with Celery(broker=broker_url, set_as_current=False) as app, app.connection_for_write() as connection:
+        replies = app.control.broadcast("ping", reply=True, timeout=1, limit=expected, connection=connection)
     return len(replies or ())

@@ -11,6 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from local.readiness import responding_workers
 from local.servers import Postgres, Redis, Server, ServerError, Servers
 from tests.integration.local.processes import is_alive
 from tests.waiting import wait_until
@@ -83,6 +84,12 @@ def test_redis_keeps_its_data_over_a_restart(own_redis: Redis) -> None:
     own_redis.restart()
     with redis.Redis.from_url(own_redis.url) as client:
         assert client.get("kept") == b"7"
+
+
+def test_workers_are_counted_also_after_redis_was_restarted(own_redis: Redis) -> None:
+    assert responding_workers(own_redis.url, expected=1) == 0
+    own_redis.restart()
+    assert responding_workers(own_redis.url, expected=1) == 0
 
 
 def test_redis_refuses_who_has_no_password(own_redis: Redis) -> None:
