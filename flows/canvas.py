@@ -6,9 +6,9 @@ send is logged and forgotten.
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from celery import Signature, current_app
@@ -17,11 +17,14 @@ from django.db import DatabaseError, InterfaceError
 from kombu import Producer
 from kombu.exceptions import KombuError
 
+from flows import pollers
 from flows.engine.registry import AnyFunction, registry
 from flows.store import claims, nodes
 from flows.store.claims import ReadyRef
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 # To a group that was sent a message a moment ago the next one may be needless: a worker drains its group.
 PAUSE_S = 0.010
@@ -54,26 +57,36 @@ def publish(hints: Sequence[Hint]) -> bool:
     Goes to Celery's own producers directly: the message is always the same but for ids, and what ``send_task`` looks up
     for each takes twice as long as all the rest. If the broker was away a moment ago only one in a while finds out.
     """
+    if not hints:
+        return True
+    return bool(_produce(", ".join(map(str, hints[:2])), lambda producer: _put_all(producer, hints)))
+
+
+def _produce(what: str, act: Callable[[Producer], R]) -> R | None:
+    """Do something with a producer; return None if it failed, which is logged, or the broker was away a moment ago."""
     global _away_until
     began = time.monotonic()
-    if not hints or began < _away_until:
-        return not hints
+    if began < _away_until:
+        return None
     try:
         with current_app.producer_pool.acquire(block=True) as producer:
-            if len(hints) == 1:
-                _put(producer, hints[0])
-            else:
-                with producer.batch():  # type: ignore[attr-defined]  # missing from the stubs
-                    for hint in hints:
-                        _put(producer, hint)
+            return act(producer)
     except Exception as error:  # what is committed must not be reported as failed
         is_outage = isinstance(error, (*_OUTAGES, *_broker_errors()))
-        names = ", ".join(map(str, hints[:2]))
-        log.warning("%s not sent, the sweep will send again: %s", names, error, exc_info=not is_outage)
+        log.warning("%s not sent, the sweep will send again: %s", what, error, exc_info=not is_outage)
         ended = time.monotonic()
         least, most = BROKER_PAUSES_S
         _away_until = ended + min(max(ended - began, least), most) if is_outage else 0.0
-        return False
+        return None
+
+
+def _put_all(producer: Producer, hints: Sequence[Hint]) -> bool:
+    if len(hints) == 1:
+        _put(producer, hints[0])
+    else:
+        with producer.batch():  # type: ignore[attr-defined]  # missing from the stubs
+            for hint in hints:
+                _put(producer, hint)
     return True
 
 
@@ -109,7 +122,7 @@ def signature(ready: ReadyRef, **options: Any) -> Hint:
     function = registry.find(ready.group, ready.function)
     given = function.celery_options if function else {}
     return Hint(
-        f"{ready.group}.{ready.function}",
+        ready.task_name,
         app=current_app,
         immutable=True,
         options={
@@ -180,8 +193,13 @@ def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     return send(needed(ready))
 
 
+def wake_another(ready: ReadyRef) -> None:
+    """Get one more worker for a promise that waits, also if others are known to come."""
+    send(_unless_taken([ready]))
+
+
 def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
-    """Return those of the promises that workers would not come to by themselves.
+    """Hand the promises over to workers that wait for some, and return those that need a message.
 
     A worker drains its group, so one message a group is enough, and none if calls that are older, of the same function,
     wait for a worker: whoever takes those takes these as well. Ask only once these are committed.
@@ -193,7 +211,16 @@ def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
             chosen.setdefault((each.group, each.function), each)
         else:
             alone.append(each)
-    return [*alone, *_unless_awaited(list(chosen.values()))]
+    return [*alone, *_unless_awaited(_unless_taken(list(chosen.values())))]
+
+
+def _unless_taken(refs: list[ReadyRef]) -> list[ReadyRef]:
+    """Leave out what workers took that waited for it."""
+    names = list({ref.task_name for ref in refs})
+    if not names:
+        return []
+    taken = _produce(f"tokens for {refs[0].id}", lambda producer: pollers.hand_over(producer.channel, names)) or set()
+    return [ref for ref in refs if ref.task_name not in taken]
 
 
 def _unless_awaited(refs: list[ReadyRef]) -> list[ReadyRef]:

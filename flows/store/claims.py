@@ -22,9 +22,11 @@ MAY_GO_ON = """
 """
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
+# (Each condition here and in outcomes fits the one index that is meant: PostgreSQL prepares a statement when the table
+# may be empty, and would else take another one for good, that of all pending rows. Ready or suspended is also pending.)
 _IS_CLAIMABLE = (
     """
-    p.state = 'pending' AND p.deadline_at > now() AND (
+    p.deadline_at > now() AND (
         (p.phase = 'ready' AND p.ready_at <= now()) OR (p.phase = 'suspended' AND"""
     + MAY_GO_ON
     + """)) AND p.addressee = ANY(%(addresses)s)
@@ -39,7 +41,7 @@ _TAKE = """
     UPDATE flows_promise p
     SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
         sends = 0, note = ''
-    FROM due WHERE p.id = due.id AND p.fence = (SELECT s.fence FROM flows_promise s WHERE s.id = due.id)
+    FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
         p.deadline_at, p.failures, p.fence, due.rank
 )
@@ -56,8 +58,8 @@ FROM claimed ORDER BY claimed.rank
 CLAIM_NAMED = (
     """
 WITH due AS (
-    SELECT p.id, 1 AS rank FROM flows_promise p
-    WHERE p.id = %(id)s AND p."group" = %(group)s AND p.function = %(function)s AND"""
+    SELECT p.id, 1 AS rank, (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence FROM flows_promise p
+    WHERE p.id = %(id)s AND p."group" || '.' || p.function = %(task_name)s AND"""
     + _IS_CLAIMABLE
     + """FOR UPDATE SKIP LOCKED
 ), next AS (
@@ -74,17 +76,18 @@ WITH due AS (
 CLAIM_READY = (
     """
 WITH waiting AS (
-    SELECT p.id, p.function, p.addressee, p.ready_at, p.losses > 0 AS is_risky FROM flows_promise p
+    SELECT p.id, p.function, p.addressee, p.ready_at, p.losses > 0 AS is_risky,
+        (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence
+    FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.function = ANY(%(functions)s)
-        AND p.state = 'pending' AND p.deadline_at > now()
-        AND p.addressee = ANY(%(addresses)s)
+        AND p.deadline_at > now() AND p.addressee = ANY(%(addresses)s)
     ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
-    SELECT id, function, addressee, row_number() OVER oldest AS rank,
+    SELECT id, function, addressee, seen_fence, row_number() OVER oldest AS rank,
         count(*) FILTER (WHERE is_risky) OVER oldest AS risks
     FROM waiting WINDOW oldest AS (ORDER BY ready_at, id)
 ), due AS (
-    SELECT id, rank FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
+    SELECT id, rank, seen_fence FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
 ), next AS (
     SELECT function, id, addressee FROM ranked WHERE id NOT IN (SELECT id FROM due) ORDER BY rank LIMIT 1
 )"""
@@ -144,6 +147,11 @@ class ReadyRef:
     function: str
     addressee: str = ""
 
+    @property
+    def task_name(self) -> str:
+        """The name of its Celery task."""
+        return f"{self.group}.{self.function}"
+
 
 def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
     """Claim this promise, if it is ready, or suspended with nothing left to wait for.
@@ -154,7 +162,7 @@ def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef
         CLAIM_NAMED,
         id=named.id,
         group=named.group,
-        function=named.function,
+        task_name=named.task_name,
         **holder.params(),
     )
     return (_claim(found[0], holder), _next(found[0], named.group)) if found else (None, None)

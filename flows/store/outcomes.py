@@ -22,16 +22,18 @@ from flows.store.sql import Row, rows
 
 # One statement, put together from what there is to write: PostgreSQL prepares to run each part, even for no rows.
 #
-# The LIMIT tells the planner, which takes any JSON for a hundred rows, that there are few: so it uses the primary key.
+# The LIMITs tell the planner, which takes any JSON for a hundred rows, that there are few: so it uses the primary key.
 #
-# `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. A deadline that has
-# passed counts as gone too, whether or not somebody has written it.
+# `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. (What has a node
+# is claimed.) A deadline that has passed counts as gone too, whether or not somebody has written it.
 _HELD = """
 WITH outcome AS (
-    SELECT * FROM json_to_recordset(%(outcomes)s::json) AS o(id text, fence bigint, node int, session int, state text,
-        phase text, value text, error json, note text, delay float8, failures int, version int, wake_at int,
-        outcome text)
-    LIMIT %(outcome_count)s
+    SELECT * FROM (
+        SELECT * FROM json_to_recordset(%(outcomes)s::json) AS o(id text, fence bigint, node int, session int,
+            state text, phase text, value text, error json, note text, delay float8, failures int, version int,
+            wake_at int, outcome text)
+        LIMIT %(outcome_count)s
+    ) AS few LIMIT %(outcome_count)s
 ), held AS (
     UPDATE flows_promise p
     SET state = o.state, phase = o.phase, value = o.value::json, error = o.error, note = o.note, failures = o.failures,
@@ -42,19 +44,22 @@ WITH outcome AS (
         node_id = CASE WHEN o.phase = 'claimed' THEN p.node_id END,
         session = CASE WHEN o.phase = 'claimed' THEN p.session END
     FROM outcome o
-    WHERE p.id = o.id AND p.phase = 'claimed' AND p.fence = o.fence AND p.node_id = o.node AND p.session = o.session
-        AND p.state = 'pending' AND p.deadline_at > clock_timestamp()
+    WHERE p.id = o.id AND p.fence = o.fence AND p.node_id = o.node AND p.session = o.session
+        AND p.deadline_at > clock_timestamp()
     RETURNING p.id, p.root_id, p.parent_id, p.kind, p.state, p.continuation, p.deadline_at, p.claimed_at, o.fence,
         o.node, o.session, o.outcome, o.error
 """
 
-# Written again, when an answer was lost: calls that are there already were written by this very statement before.
 _BORN = """
 ), call AS (
-    SELECT c.*, held.root_id, held.deadline_at AS limit_at FROM json_to_recordset(%(calls)s::json) AS c(id text,
-        parent_id text, fence bigint, "position" int, kind text, "group" text, addressee text, function text,
-        version int, args text, digest text, retry json, tags json, trace text, timeout float8, until timestamptz,
-        state text, value text, error json, failures int, continuation text, is_known bool)
+    SELECT c.*, held.root_id, held.deadline_at AS limit_at
+    FROM (
+        SELECT * FROM json_to_recordset(%(calls)s::json) AS c(id text, parent_id text, fence bigint, "position" int,
+            kind text, "group" text, addressee text, function text, version int, args text, digest text, retry json,
+            tags json, trace text, timeout float8, until timestamptz, state text, value text, error json, failures int,
+            continuation text, is_known bool)
+        LIMIT %(call_count)s
+    ) AS c
     JOIN held ON held.id = c.parent_id AND held.fence = c.fence
 ), born AS (
     INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", addressee, function, version, args,
@@ -66,9 +71,13 @@ _BORN = """
         CASE kind WHEN 'detached' THEN COALESCE(until, now() + timeout * interval '1 second') WHEN 'run' THEN limit_at
             ELSE LEAST(limit_at, COALESCE(until, now() + timeout * interval '1 second')) END,
         CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0, 0
-    FROM call WHERE NOT is_known AND NOT (%(again)s AND EXISTS (
-        SELECT FROM flows_promise e
-        WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest))
+    FROM call WHERE NOT is_known
+"""
+
+# Written again, when an answer was lost: calls that are there already were written by this very statement before.
+_AGAIN = """
+    AND NOT EXISTS (SELECT FROM flows_promise e
+        WHERE e.id = call.id AND e.parent_id = call.parent_id AND e.kind = call.kind AND e.digest = call.digest)
 """
 
 # Local steps that had failed before, and are tried again.
@@ -77,7 +86,7 @@ _STEP = """
     UPDATE flows_promise p
     SET state = c.state, value = c.value::json, error = c.error, failures = c.failures,
         settled_at = CASE WHEN c.state <> 'pending' THEN now() END
-    FROM call c WHERE c.is_known AND p.id = c.id AND p.state = 'pending'
+    FROM call c WHERE c.is_known AND p.id = c.id AND p.settled_at IS NULL
 """
 
 _AWAITED = """
@@ -86,36 +95,61 @@ _AWAITED = """
     FROM json_to_recordset(%(awaited)s::json) AS a(id text, parent_id text, fence bigint,
         continuation text)
     JOIN held ON held.id = a.parent_id AND held.fence = a.fence
-    WHERE p.id = a.id AND p.state = 'pending'
+    WHERE p.id = a.id AND p.settled_at IS NULL
+"""
+
+# A parent that awaits this call alone may go on. If it is locked, or was suspended after this statement began, it is
+# left to a join.
+_WOKEN = """
+), woken AS (
+    UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0
+    FROM (
+        SELECT s.id FROM flows_promise s JOIN held ON held.parent_id = s.id
+        WHERE held.state <> 'pending' AND held.continuation = 'link' AND s.phase = 'suspended'
+        FOR UPDATE OF s SKIP LOCKED
+    ) AS free
+    WHERE p.id = free.id
+    RETURNING p.id
 """
 
 # A token may have been given out twice, if a crash undid a claim (see claims): the attempt that still holds is the one.
-_WRITTEN = """
+_ATTEMPT = """
 ), attempt AS (
     INSERT INTO flows_attempt (promise_id, fence, node_id, session, outcome, error, started_at)
     SELECT id, fence, node, session, outcome, error, claimed_at FROM held WHERE outcome IS NOT NULL
     ON CONFLICT (promise_id, fence) DO UPDATE SET node_id = EXCLUDED.node_id, session = EXCLUDED.session,
         outcome = EXCLUDED.outcome, error = EXCLUDED.error, started_at = EXCLUDED.started_at,
         ended_at = EXCLUDED.ended_at
+"""
+
+_WRITTEN = """
+)
+SELECT held.id, held.state, held.continuation
+FROM held
+"""
+
+_ENDED = """
 )
 SELECT held.id, held.state, held.continuation, parent.id AS parent_id, parent."group", parent.function,
-    parent.addressee,
+    parent.addressee, EXISTS (SELECT FROM woken WHERE woken.id = parent.id) AS woke_parent,
     CASE WHEN held.state <> 'pending' AND held.kind IN ('root', 'detached')
         THEN pg_notify('flows_settled', held.id) END AS notified
-FROM held LEFT JOIN flows_promise parent ON parent.id = held.parent_id AND held.continuation <> ''
+FROM held LEFT JOIN flows_promise parent
+    ON parent.id = held.parent_id AND held.state <> 'pending' AND held.continuation <> ''
 """
 
 
 @cache
-def _statement(*, has_calls: bool, has_steps: bool, has_marks: bool) -> LiteralString:
+def _statement(*, has_calls: bool, again: bool, has_steps: bool, has_marks: bool, has_ends: bool) -> LiteralString:
     parts: list[LiteralString] = [_HELD]
     if has_calls:
-        parts.append(_BORN)
+        parts += [_BORN, _AGAIN] if again else [_BORN]
     if has_steps:
         parts.append(_STEP)
     if has_marks:
         parts.append(_AWAITED)
-    return "".join([*parts, _WRITTEN])
+    parts += [_WOKEN, _ATTEMPT, _ENDED] if has_ends else [_ATTEMPT, _WRITTEN]
+    return "".join(parts)
 
 
 # The sweep that took the claim has recorded the attempt as lost; now its worker is known to have been there to the end.
@@ -169,15 +203,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """One outcome as written: its new state, and the parent that hangs on it, if any.
+    """One outcome as written: its new state, and if it has settled the parent that hangs on it, if any.
 
-    ``is_aside``: it could not be written, and its promise was set aside instead.
+    ``woke_parent``: the parent is ready again. ``is_aside``: it could not be written, and its promise was set aside
+    instead.
     """
 
     id: str
     state: State
     continuation: Continuation
     parent: ReadyRef | None
+    woke_parent: bool = False
     is_aside: bool = False
 
 
@@ -215,14 +251,18 @@ def _commit(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Commi
     calls = [row for outcome in batch for row in _call_rows(outcome)]
     awaited = [row for outcome in batch for row in _awaited_rows(outcome)]
     statement = _statement(
-        has_calls=bool(calls), has_steps=any(row["is_known"] for row in calls), has_marks=bool(awaited)
+        has_calls=bool(calls),
+        again=again,
+        has_steps=any(row["is_known"] for row in calls),
+        has_marks=bool(awaited),
+        has_ends=any(isinstance(outcome.decision, Resolved | Rejected) for outcome in batch),
     )
     params: dict[str, Any] = {
         "outcomes": json.dumps([_outcome_row(outcome) for outcome in batch]),
         "outcome_count": len(batch),
     }
     if calls:
-        params |= {"calls": json.dumps(calls), "again": again}
+        params |= {"calls": json.dumps(calls), "call_count": len(calls)}
     if awaited:
         params["awaited"] = json.dumps(awaited)
     return {row["id"]: _committed(row) for row in rows(statement, **params)}
@@ -330,7 +370,7 @@ def _deadline(call: Call) -> Row:
 
 def _committed(row: Row) -> Committed:
     parent = None
-    if row["parent_id"]:
+    if row.get("parent_id"):
         fields = {name: row[name] for name in ("group", "function", "addressee")}
         parent = ReadyRef(id=row["parent_id"], **fields)
     return Committed(
@@ -338,4 +378,5 @@ def _committed(row: Row) -> Committed:
         state=State(row["state"]),
         continuation=Continuation(row["continuation"]),
         parent=parent,
+        woke_parent=bool(row.get("woke_parent")),
     )

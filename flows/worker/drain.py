@@ -1,18 +1,18 @@
-"""Drains a group: claims what is ready, many at once, and runs it, until nothing is ready.
+"""Drains a group: claims what is ready, many at once, and runs it, until nothing is ready nor becomes so at once.
 
 A drained attempt looks to Celery's signals, and to its events where they are on, like one that a message brought.
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from celery import Task, current_app, signals, states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing from the stubs
 
-from flows import canvas
+from flows import canvas, pollers
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved
 from flows.engine.registry import registry
@@ -30,6 +30,8 @@ BATCH_S = 0.010
 MAX_BATCH = 100
 # After this long a drain hands over to a message, so that other queues, rate limits and child recycling get their turn.
 DRAIN_S = 0.250
+# For so long a drain waits for the next call: a message would take longer to come than most flows take for a step.
+LINGER_S = 0.050
 
 
 class Pace:
@@ -55,37 +57,48 @@ class Pace:
 _paces: dict[str, Pace] = {}
 
 
-def drain(group: str) -> None:
-    """Run what is ready in ``group`` until nothing is, for DRAIN_S at most, or until the node is stopping.
+def drain(group: str, *, looks: bool = True) -> None:
+    """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S; for DRAIN_S at most.
 
-    Wakes one more worker if more is ready than this one takes at first; that one does the same.
+    Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
+    does the same. ``looks`` is False if nothing is ready to begin with.
     """
     tasks = current_app.tasks
-    functions = [f.name for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
+    functions = [f for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
+    names = [function.task_name for function in functions]
     pace = _paces.setdefault(group, Pace())
     until = time.monotonic() + DRAIN_S
     has_woken = False
     while not process.is_stopping():
-        claimed, following = claims.claim_ready(group, functions, pace.batch_size(), process.holder())
+        if not looks:
+            if time.monotonic() > until or not pollers.wait(names, LINGER_S):
+                return
+            has_woken = False
+        claimed, following = claims.claim_ready(
+            group, [function.name for function in functions], pace.batch_size(), process.holder()
+        )
         is_over = time.monotonic() > until
         if following and (is_over or not has_woken):
             has_woken = True
-            canvas.send([following])
-        if not claimed:
-            return
-        changes.claimed(claimed)
-        with Events() as events:
-            _run_batch(claimed, ledger(), pace, events)
+            canvas.wake_another(following)
+        looks = following is not None
+        if claimed:
+            changes.claimed(claimed)
+            with Events() as events:
+                looks |= _run_batch(claimed, ledger(), pace, events, stays_for=() if is_over else names)
         if is_over:
             return
 
 
-def _run_batch(claimed: list[Claim], current: Ledger, pace: Pace, events: Events) -> None:
+def _run_batch(
+    claimed: list[Claim], current: Ledger, pace: Pace, events: Events, *, stays_for: Collection[str]
+) -> bool:
+    """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
     current.enqueue(claimed)
     while not process.is_stopping() and (claim := current.begin_next()):
         _run_one(claim, current, pace, events)
     current.release()
-    current.flush()
+    return current.flush(stays_for=() if process.is_stopping() else stays_for)
 
 
 def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 
 from django.db import DatabaseError, InterfaceError, transaction
@@ -144,11 +144,14 @@ class Ledger:
         with self._lock:
             self._claim, self._calls, self._cancels = None, [], []
 
-    def flush(self) -> None:
-        """Commit everything."""
+    def flush(self, *, stays_for: Collection[str] = ()) -> bool:
+        """Commit everything.
+
+        What became ready for the Celery tasks ``stays_for`` is left to the caller; return whether there is any.
+        """
         with self._lock:
             batch, written = self._persist()
-        publish.send(batch, written)
+        return publish.send(batch, written, stays_for=stays_for)
 
     def release(self) -> None:
         """Give back the claims that have not begun."""

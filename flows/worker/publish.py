@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import replace
 
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 
 from flows import canvas
 from flows.canvas import Hint
-from flows.domain.promise import LOCAL_KINDS, Continuation, Kind, State
+from flows.domain.promise import LOCAL_KINDS, Continuation, Kind
 from flows.engine.decision import Call, SetAside
 from flows.store import joins, outcomes
 from flows.store.claims import ReadyRef
@@ -43,19 +43,31 @@ def persist(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Commi
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def send(batch: Sequence[Outcome], written: dict[str, Committed], *, celery_continues: str | None = None) -> None:
+def send(
+    batch: Sequence[Outcome],
+    written: dict[str, Committed],
+    *,
+    celery_continues: str | None = None,
+    stays_for: Collection[str] = (),
+) -> bool:
     """Send what became ready with ``written``.
 
-    ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord.
+    ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord. For the
+    Celery tasks ``stays_for`` nothing is sent, as the caller looks for them; return whether there are such.
     """
     changes.committed(batch, written)
     held = [outcome for outcome in batch if outcome.claim.invocation.id in written]
-    woken = _join([*_parents(written.values(), celery_continues), *_doubtful(held)])
+    ended = [each for each in written.values() if each.parent and each.id != celery_continues]
+    missed = [each.parent.id for each in ended if each.parent and not each.woke_parent]
+    woken = [each.parent for each in ended if each.parent and each.woke_parent] + _join([*missed, *_doubtful(held)])
     calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
     released = [_claimed_ref(outcome) for outcome in held if outcome.released]
-    chosen = set(canvas.needed([*calls, *woken, *released]))
+    ready = [*calls, *woken, *released]
+    others = [ref for ref in ready if ref.addressee or ref.task_name not in stays_for]
+    chosen = set(canvas.needed(others))
     hints = [hint for outcome in held for hint in _hints(outcome, chosen)]
     canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])
+    return len(others) < len(ready)
 
 
 def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bool) -> dict[str, Committed]:
@@ -76,11 +88,6 @@ def _join(parent_ids: Iterable[str]) -> list[ReadyRef]:
     except (DatabaseError, InterfaceError) as error:
         log.warning("parents not woken, the sweep will: %s", error)
         return []
-
-
-def _parents(written: Iterable[Committed], celery_continues: str | None) -> list[str]:
-    settled = (each for each in written if each.state is not State.PENDING and each.id != celery_continues)
-    return [each.parent.id for each in settled if each.parent]
 
 
 def _doubtful(held: Iterable[Outcome]) -> list[str]:

@@ -10,7 +10,7 @@ from celery.exceptions import Ignore, Retry
 from celery.utils.serialization import get_pickleable_exception
 from django.db import DatabaseError, InterfaceError
 
-from flows.canvas import is_drainable, signature
+from flows.canvas import is_drainable, needed, signature
 from flows.domain.errors import PromiseRejected
 from flows.domain.promise import Continuation
 from flows.domain.values import decode
@@ -62,8 +62,8 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
             process.retire()
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
             raise Ignore from error
-        # What becomes ready from now on has a message of its own. A message that found nothing may be meant to wake.
-        self.request.update(drains=is_drainable(function) and (claim is None or following is not None))
+        # A message that found nothing may be meant to wake.
+        self.request.update(drains=is_drainable(function), looks=claim is None or following is not None)
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
         changes.claimed([claim])
@@ -81,7 +81,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
             return
         try:
             with _retiring():
-                drain(self.durable_function.group)
+                drain(self.durable_function.group, looks=bool(self.request.get("looks")))
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
 
@@ -105,9 +105,13 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
                 return Unsettled("set aside")
 
     def _continue(self, committed: Committed) -> None:
-        """Put the promise's own continuation on the request, from the table: Celery fires it when this task returns."""
+        """Put the promise's own continuation on the request, from the table: Celery fires it when this task returns.
+
+        Unless a worker has taken the parent already.
+        """
         if committed.parent and committed.continuation is Continuation.LINK:
-            self.request.callbacks = [signature(committed.parent)]
+            if not committed.woke_parent or needed([committed.parent]):
+                self.request.callbacks = [signature(committed.parent)]
         elif committed.parent:
             self.request.chord = signature(committed.parent)  # type: ignore[assignment]  # the stubs say str
 

@@ -303,7 +303,7 @@ class Machine(RuleBasedStateMachine):
         ids = _some(rng, [*self._in_phase(Phase.SUSPENDED), "p0", "nobody"], 1)
         self._note("join", when=bool(self.store.join(ids)))
 
-    @_operation(1, lambda self: self._in_phase(Phase.SUSPENDED))
+    @_operation(8, lambda self: self._missed())
     def join_missed(self, rng: Random) -> None:
         limit = _pick(rng, [1, 1000])
         self._note("join_missed", when=bool(self.store.join_missed(limit)))
@@ -404,6 +404,11 @@ class Machine(RuleBasedStateMachine):
         row, holder = self._rows[claim.invocation.id], claim.holder
         is_held = row.phase is Phase.CLAIMED and row.fence == claim.fence and row.deadline_at > self.now
         return is_held and (row.node_id, row.session) == (holder.node_id, holder.session)
+
+    def _missed(self) -> list[str]:
+        """Those that await nothing pending any more; a race may be missed sooner."""
+        pending = {row.parent_id for row in self._rows.values() if row.state is State.PENDING and row.continuation}
+        return [id for id in self._in_phase(Phase.SUSPENDED) if id not in pending]
 
     def _held(self) -> list[Claim]:
         return [claim for claim in self._claims if self._holds(claim)]

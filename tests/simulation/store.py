@@ -348,6 +348,8 @@ class Store:
             for call in calls[id(outcome)]:
                 if not call.is_known:
                     self.table.check_free(call.id, row.id, call.position)
+        # As a statement sees them: who is suspended by it is woken by a join.
+        suspended = {row.parent_id for _, row in held if self._is_suspended(row.parent_id)}
         for outcome, row in held:
             for call in calls[id(outcome)]:
                 self._write_call(row, call, outcome)
@@ -356,7 +358,11 @@ class Store:
                 if child is not None and child.state is State.PENDING:
                     self.table.update(child, continuation=continuation)
             self.table.update(row, **self._changes(row, outcome))
-        return {row.id: self._committed(row) for _, row in held}
+        ended = [row for _, row in held if row.state is not State.PENDING and row.continuation is Continuation.LINK]
+        woken = {row.parent_id for row in ended} & suspended
+        for parent_id in woken:
+            self._wake(self.table.rows[parent_id or ""])
+        return {row.id: self._committed(row, woken) for _, row in held}
 
     def _is_written(self, parent: Record, call: Call) -> bool:
         row = self.table.rows.get(call.id)
@@ -417,10 +423,19 @@ class Store:
             case Suspended(awaits=awaits, first=first):
                 return changes | ended | {"phase": Phase.SUSPENDED, "wake_at": len(awaits) - 1 if first else 0}
 
-    def _committed(self, row: Record) -> Committed:
-        parent = self.table.rows.get(row.parent_id or "") if row.continuation else None
+    def _is_suspended(self, promise_id: str | None) -> bool:
+        row = self.table.rows.get(promise_id or "")
+        return row is not None and row.phase is Phase.SUSPENDED
+
+    def _committed(self, row: Record, woken: Set[str | None]) -> Committed:
+        has_ended = row.continuation and row.state is not State.PENDING
+        parent = self.table.rows.get(row.parent_id or "") if has_ended else None
         return Committed(
-            id=row.id, state=row.state, continuation=row.continuation, parent=_ref(parent) if parent else None
+            id=row.id,
+            state=row.state,
+            continuation=row.continuation,
+            parent=_ref(parent) if parent else None,
+            woke_parent=parent is not None and parent.id in woken,
         )
 
     def _wake(self, row: Record) -> ReadyRef:

@@ -73,7 +73,7 @@ def test_a_parent_that_is_woken_too_early_never_rests(monkeypatch):
         _run()
 
 
-@pytest.mark.parametrize("where", ["before continuation", "expired, before join"])
+@pytest.mark.parametrize("where", ["before join", "expired, before join"])
 def test_lost_wake_up_is_found_by_the_sweep(monkeypatch, where):
     crash_at = _last(where)
     assert _run(crash_at=crash_at)[1] is State.RESOLVED

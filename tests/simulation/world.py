@@ -8,7 +8,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,8 @@ MAX_STEPS = 20_000
 MAX_DEPTH = 3
 # How often one message of a group follows the other at once.
 BUSY = 0.5
+# How often a worker waits for a call, and how often one comes to a worker that waits.
+WAITING = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,10 @@ class World:
             self.wire += [message] * copies
 
     def needed(self, ready: Iterable[ReadyRef]) -> list[ReadyRef]:
-        """As ``flows.canvas.needed``; how long ago the last message was is drawn."""
+        """As ``flows.canvas.needed``; it is drawn whether a worker waits, and how long ago the last message was.
+
+        To be taken by a worker that waits is like a message that names nothing.
+        """
         first: dict[tuple[str, str], ReadyRef] = {}
         alone = []
         for each in ready:
@@ -158,9 +163,12 @@ class World:
                 first.setdefault((each.group, each.function), each)
             else:
                 alone.append(each)
+        taken = [each for each in first.values() if self.random.random() < WAITING]
+        self.send(replace(each, id="") for each in taken)
+        others = [each for each in first.values() if each not in taken]
         is_busy = self.random.random() < BUSY
-        behind = self.store.behind([each.id for each in first.values()]) if is_busy else set()
-        return [*alone, *(each for each in first.values() if each.id not in behind)]
+        behind = self.store.behind([each.id for each in others]) if is_busy else set()
+        return [*alone, *(each for each in others if each.id not in behind)]
 
     def strikes(self, likelihood: float) -> bool:
         """Draw a fault; there is an end to them."""
@@ -284,6 +292,8 @@ class Worker:
         self._calls: list[Call] = []
         self._cancels: list[str] = []
         self._is_fenced = False
+        self._stays_for = ""
+        self._is_needed_again = False
 
     def handle(self, message: ReadyRef) -> None:
         """Run what the message names, then what else is ready."""
@@ -291,8 +301,7 @@ class Worker:
         self._boundary("after claim")
         if claim is not None:
             self._run_named(claim)
-        if claim is None or following is not None:
-            self._drain(message.group)
+        self._drain(message.group, looks=claim is None or following is not None)
         self._boundary("before ack")
 
     def begin(self, claim: Claim) -> None:
@@ -344,24 +353,29 @@ class Worker:
         committed = self._persist(celery_continues=promise_id if is_resolved else "").get(promise_id)
         if is_resolved and committed is not None and committed.parent is not None:
             self._boundary("before continuation")
-            is_link = committed.continuation is Continuation.LINK
-            self.world.send([committed.parent] if is_link else self.world.store.join([committed.parent.id]))
+            self.world.send(self._continuation(committed, committed.parent))
 
-    def _drain(self, group: str) -> None:
+    def _continuation(self, committed: Committed, parent: ReadyRef) -> list[ReadyRef]:
+        if committed.continuation is not Continuation.LINK:
+            return self.world.needed(self.world.store.join([parent.id]))
+        return self.world.needed([parent]) if committed.woke_parent else [parent]
+
+    def _drain(self, group: str, *, looks: bool) -> None:
         functions = [function.name for function in registry if function.group == group]
         has_woken = False
-        while True:
+        # Who does not look waits; it is drawn whether something is handed over.
+        while looks or self.world.random.random() < WAITING:
             limit = self.world.random.randint(1, 4)
             claims, following = self.world.store.claim_ready(group, functions, limit, self._holder)
             if following is not None and not has_woken:
                 has_woken = True
                 self.world.send([following])
-            if not claims:
-                return
-            self._boundary("after claims")
-            self._run_batch(deque(claims))
+            looks = following is not None
+            if claims:
+                self._boundary("after claims")
+                looks |= self._run_batch(deque(claims), group)
 
-    def _run_batch(self, queue: deque[Claim]) -> None:
+    def _run_batch(self, queue: deque[Claim], group: str) -> bool:
         while queue:
             decision = self._attempt(queue.popleft())
             if decision is not None:
@@ -370,7 +384,10 @@ class Worker:
                 self._finished += [Outcome(claim=claim, released=True) for claim in queue]
                 queue.clear()
                 self._flush()
+        self._stays_for, self._is_needed_again = group, False
         self._flush()
+        self._stays_for = ""
+        return self._is_needed_again
 
     def _attempt(self, claim: Claim) -> Decision | None:
         decision = run_attempt(claim, self)  # type: ignore[arg-type]  # all that it needs of a ledger
@@ -406,16 +423,20 @@ class Worker:
 
     def _publish(self, held: Sequence[Outcome], written: Mapping[str, Committed], celery_continues: str) -> None:
         """Wake the parents of what has settled, and send what became ready."""
-        settled = [each for each in written.values() if each.state is not State.PENDING and each.id != celery_continues]
-        to_join = [each.parent.id for each in settled if each.parent] + [
-            _id(each) for each in held if _is_doubtful(each)
-        ]
-        woken = self.world.store.join(to_join)
+        ended = [each for each in written.values() if each.parent and each.id != celery_continues]
+        to_join = [each.parent.id for each in ended if each.parent and not each.woke_parent]
+        to_join += [_id(each) for each in held if _is_doubtful(each)]
+        woken = [each.parent for each in ended if each.parent and each.woke_parent]
         if to_join:
+            self._boundary("before join")
+            woken += self.world.store.join(to_join)
             self._boundary("after join")
         calls = [call for outcome in held for call in outcome.calls if call.kind not in LOCAL_KINDS]
         released = [outcome.claim.invocation for outcome in held if outcome.released]
-        messages = self.world.needed([*map(_ref, calls), *woken, *map(_ref, released)])
+        ready = [*map(_ref, calls), *woken, *map(_ref, released)]
+        others = [ref for ref in ready if ref.addressee or ref.group != self._stays_for]
+        self._is_needed_again |= len(others) < len(ready)
+        messages = self.world.needed(others)
         self.world.send(messages)
         if messages:
             self._boundary("after send")

@@ -1,6 +1,5 @@
 """The bench at its smallest, so that it cannot rot."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +20,7 @@ TINY = (
 )
 
 
-@pytest.fixture
-def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    """Servers of the bench's own: other workers of these groups would take messages for functions that they lack."""
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with Servers.start(tmp_path / "servers") as started:
-        yield started
-
-
-@pytest.mark.timeout(300)  # starts fourteen processes; 20 s where nobody else works
+@pytest.mark.timeout(300)  # starts twelve processes; 15 s where nobody else works
 def test_flows_and_plain_celery_are_measured_in_turn(servers: Servers, tmp_path: Path):
     Stack(servers.environ, folder=tmp_path, only=()).migrate()
     run = Run(servers=servers, folder=tmp_path, systems=(FLOWS, *BASES), only=None, reps=1)

@@ -360,8 +360,9 @@ def test_of_concurrent_commits_of_one_claim_one_is_written(start, claim, at_once
 def test_of_concurrent_joins_one_wakes_the_parent(start, claim, at_once):
     for round_ in range(ROUNDS):
         parent = claim(start(f"p{round_}"))
-        suspend(parent, call(parent, 0))
-        resolve(claim(f"p{round_}.0", "child"))
+        suspend(parent, call(parent, 0), call(parent, 1))
+        for position in range(2):
+            resolve(claim(f"p{round_}.{position}", "child"))
         named = parent.invocation.id
         woken = at_once(lambda number, named=named: joins.join([named]) if number % 2 else joins.join_missed())
         assert [ref.id for refs in woken for ref in refs] == [named]

@@ -1,8 +1,10 @@
-"""What PostgreSQL does when it has counted a quiet table, and then there is much to do."""
+"""What PostgreSQL does when it has counted a quiet table, or has never counted it, and then there is much to do."""
+
+import re
 
 import pytest
 
-from flows.store import joins, sql
+from flows.store import claims, joins, outcomes, sql
 
 SETTLED = 3_000
 PENDING = 300
@@ -28,3 +30,31 @@ def test_a_join_looks_at_the_calls_of_its_parents_only():
     plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids))
     assert "flows_promise_due" not in plan
     assert "flows_promise_awaited" in plan or "flows_promise_children" in plan
+
+
+def statement(**parts):
+    return outcomes._statement(**{"again": False, "has_steps": False, "has_marks": False, **parts})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        claims.CLAIM_NAMED,
+        claims.CLAIM_READY,
+        joins.JOIN,
+        statement(has_calls=True, has_ends=False),
+        statement(has_calls=False, has_ends=True),
+        statement(has_calls=True, has_ends=True),
+    ],
+    ids=["claim named", "claim ready", "join", "commit of calls", "commit of ends", "commit of both"],
+)
+def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
+    """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""
+    types = {"addresses": "text[]", "functions": "text[]", "ids": "text[]"}
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, name in enumerate(names, start=1):
+        text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
+    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {text}"))
+    assert "Index" in plan
+    assert "Seq Scan on flows_promise" not in plan
+    assert not re.search("flows_promise_(due|claimed|created|called|roots)", plan)

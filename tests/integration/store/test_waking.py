@@ -1,10 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection, transaction
 
 from flows.domain.promise import Kind, Phase, State
 from flows.engine.decision import Resolved, Suspended
-from flows.store import claims, joins, outcomes, promises
+from flows.store import claims, joins, outcomes, promises, sql
 from flows.store.claims import ReadyRef
 from flows.store.outcomes import Outcome
 from tests.integration.conftest import call, resolve
@@ -13,6 +15,38 @@ from tests.integration.conftest import call, resolve
 def race(parent, *calls, awaits):
     outcome = Outcome(claim=parent, calls=calls, decision=Suspended(awaits=awaits, first=True))
     outcomes.commit([outcome])
+
+
+def has_woken(committed):
+    return committed.woke_parent and promises.get("p").phase is Phase.READY
+
+
+def test_the_only_call_that_is_awaited_wakes_its_parent_with_its_own_commit(start, claim):
+    start()
+    parent = claim()
+    outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0),), decision=Suspended(awaits=("p.0",)))])
+    assert has_woken(resolve(claim("p.0", "child")))
+    assert joins.join(["p"]) == []
+    assert {c.id: c.state for c in claim().invocation.checkpoints} == {"p.0": State.RESOLVED}
+
+
+def test_a_parent_that_somebody_has_locked_is_left_to_the_join(start, claim):
+    start()
+    parent = claim()
+    outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0),), decision=Suspended(awaits=("p.0",)))])
+    child = claim("p.0", "child")
+
+    def commit_elsewhere():
+        try:
+            return resolve(child)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        sql.rows("SELECT FROM flows_promise WHERE id = 'p' FOR UPDATE")
+        committed = pool.submit(commit_elsewhere).result(timeout=10)
+    assert (committed.state, committed.woke_parent) == (State.RESOLVED, False)
+    assert [ready.id for ready in joins.join(["p"])] == ["p"]
 
 
 def test_the_first_to_settle_wakes_a_race(start, claim):
@@ -43,8 +77,7 @@ def test_losers_that_go_on_hold_nobody_up(start, claim):
     joins.join(["p"])
     second = claim()
     outcomes.commit([Outcome(claim=second, calls=(call(second, 2),), decision=Suspended(awaits=("p.2",)))])
-    resolve(claim("p.2", "child"))
-    assert [ready.id for ready in joins.join(["p"])] == ["p"]
+    assert has_woken(resolve(claim("p.2", "child")))
 
 
 def test_a_loser_that_is_awaited_again_wakes(start, claim):
@@ -56,11 +89,9 @@ def test_a_loser_that_is_awaited_again_wakes(start, claim):
     second = claim()
     outcomes.commit([Outcome(claim=second, calls=(call(second, 2),), decision=Suspended(awaits=("p.2",)))])
     resolve(claim("p.2", "child"))
-    joins.join(["p"])
     outcomes.commit([Outcome(claim=claim(), decision=Suspended(awaits=("p.1",)))])
     assert joins.join(["p"]) == []
-    resolve(claim("p.1", "child"))
-    assert [ready.id for ready in joins.join(["p"])] == ["p"]
+    assert has_woken(resolve(claim("p.1", "child")))
 
 
 def test_losers_are_canceled_with_their_trees_in_the_transaction_of_the_outcome(start, claim):
@@ -119,7 +150,6 @@ def test_a_call_keeps_the_version_that_ran_it_first(start, claim):
     ran = replace(first, invocation=replace(first.invocation, version=2))
     outcomes.commit([Outcome(claim=ran, calls=(call(ran, 0),), decision=Suspended(awaits=("p.0",)))])
     resolve(claim("p.0", "child"))
-    joins.join(["p"])
     assert claim().invocation.version == 2
 
 

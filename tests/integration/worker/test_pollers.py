@@ -1,0 +1,89 @@
+"""A worker that waits takes a call without a message."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from celery import current_app
+from django.db import connection
+
+import flows
+from flows import canvas, pollers
+from flows.domain.promise import State
+from flows.store import promises
+from flows.store.claims import ReadyRef
+from flows.worker import process
+from flows.worker.drain import drain
+from tests.waiting import wait_until
+
+BAZ = ReadyRef(id="p", group="service-c", function="baz")
+
+
+@pytest.fixture
+def waiting() -> Iterator[Callable[[], int]]:
+    """How many clients of the broker wait at a list."""
+    with current_app.connection_for_write() as broker:
+        client = broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
+        yield lambda: int(client.info("clients")["blocked_clients"])
+
+
+@pytest.fixture
+def in_thread(waiting: Callable[[], int]) -> Iterator[Callable[..., "Future[Any]"]]:
+    """Run something in a thread that waits at the broker; return when it does."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def start(function: Callable[..., Any], *args: Any, **kwargs: Any) -> "Future[Any]":
+            others = waiting()
+            future = pool.submit(function, *args, **kwargs)
+            wait_until(lambda: waiting() > others)
+            return future
+
+        yield start
+
+
+def test_who_waits_has_the_call_and_no_message_is_sent(queue_length, in_thread):
+    waits = in_thread(pollers.wait, ["service-c.foo", "service-c.baz"], 20)
+    assert canvas.wake([BAZ]) == []
+    assert waits.result(timeout=10) is True
+    assert queue_length("service-c") == 0
+
+
+def test_of_many_who_wait_one_has_the_call(queue_length, in_thread, waiting):
+    with ThreadPoolExecutor(3) as pool:
+        others = waiting()
+        waits = [pool.submit(pollers.wait, ["service-c.baz"], 0.5) for _ in range(3)]
+        wait_until(lambda: waiting() == others + 3)
+        assert canvas.wake([BAZ]) == []
+        assert sorted(wait.result() for wait in waits) == [False, False, True]
+
+
+def test_who_waits_for_other_functions_is_left_alone(queue_length, in_thread):
+    waits = in_thread(pollers.wait, ["service-c.foo"], 0.5)
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert waits.result(timeout=10) is False
+    assert queue_length("service-c") == 1
+
+
+def test_who_begins_to_wait_a_moment_too_late_looks_once_more(queue_length, monkeypatch):
+    monkeypatch.setattr(canvas, "PAUSE_S", 0)
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert pollers.wait(["service-c.baz"], 20) is True
+    assert pollers.wait(["service-c.baz"], 0.01) is False
+
+
+def test_a_drain_that_waits_runs_what_comes_and_needs_no_message(worker, queue_length, in_thread, monkeypatch):
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+
+    def wait_and_drain() -> None:
+        drain("service-c", looks=False)
+        process.retire()
+        connection.close()
+
+    drained = in_thread(wait_and_drain)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.05)
+    flows.begin_rpc("p", "baz", target="service-c")
+    drained.result(timeout=10)
+    assert promises.get("p").state is State.RESOLVED
+    assert queue_length("service-c") == 0
