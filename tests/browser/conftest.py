@@ -79,6 +79,9 @@ def stage(
     procfile = Path(__file__).with_name("Procfile")
     with Stack(variables, folder=tmp_path_factory.mktemp("stage"), procfile=procfile) as stack:
         yield stack.wait_ready()
+    # Its worker has signed on again since the last test's rows were removed.
+    with django_db_blocker.unblock():
+        Node.objects.all().delete()
 
 
 @pytest.fixture
