@@ -25,11 +25,14 @@ import psutil
 import psycopg
 import redis
 
+from local.readiness import responding_workers
 from local.servers import LOCAL, Servers
 from local.stack import Stack
 
 FOLDER = LOCAL / "recovery"
 WORKERS = ("worker-a", "worker-b", "worker-c")
+# Of these worker-b has two instances, in a stack of its own that runs in slow motion.
+ALL_WORKERS = len(WORKERS) + 1
 SLOW_MOTION_S = 0.7
 CLIENTS = 4
 REDIS_AWAY_S = 5
@@ -79,6 +82,10 @@ class Site:
         except httpx.TransportError:
             return False
         return answer.status_code == httpx.codes.OK
+
+    def has_all_workers(self) -> bool:
+        """Tell whether the workers of both stacks answer; each stack would count those of the other as its own."""
+        return responding_workers(self.servers.redis_url, expected=ALL_WORKERS) == ALL_WORKERS
 
     def await_answer(self) -> float:
         """Ask for a new chain until it is answered; return how long that took."""
@@ -282,6 +289,7 @@ def _times(fault: Fault, asked: argparse.Namespace) -> int:
 
 def _measured(fault: Fault, site: Site, slow: Stack) -> float:
     slow.wait_ready()
+    await_condition(site.has_all_workers)
     # Whoever has just been started has a chain to do before it is struck, so that its session is known.
     site.await_answer()
     return fault.measure(site)

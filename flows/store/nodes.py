@@ -31,9 +31,10 @@ ORDER BY id DESC LIMIT 1
 
 STOP = """UPDATE flows_node SET stopped_at = now(), lease_until = now() WHERE id = %(id)s"""
 
-# Keeps sweeps of many nodes apart. Two may still sweep at once; that is harmless.
+# Keeps sweeps of many nodes apart. Two may still sweep at once; that is harmless. Who recovers nothing yet leaves the
+# turn to somebody who does: workers that start again and again would otherwise put recovery off.
 TAKE_TURN = """
-UPDATE flows_node SET swept_at = now() WHERE id = %(id)s AND NOT EXISTS (
+UPDATE flows_node SET swept_at = CASE WHEN %(recovers)s THEN now() ELSE swept_at END WHERE id = %(id)s AND NOT EXISTS (
     SELECT FROM flows_node WHERE swept_at > now() - %(every)s * 0.8)
 RETURNING id
 """
@@ -92,9 +93,9 @@ def release_session_lock(node_id: int, session: int) -> None:
     rows(RELEASE, space=LOCK_SPACE + node_id, session=session)
 
 
-def take_sweep_turn(node_id: int) -> bool:
-    """Return True if it is this node's turn to sweep for all."""
-    return bool(rows(TAKE_TURN, id=node_id, every=settings.SWEEP_EVERY))
+def take_sweep_turn(node_id: int, *, recovers: bool = True) -> bool:
+    """Return True if it is this node's turn to sweep for all; others have one too if this one ``recovers`` nothing."""
+    return bool(rows(TAKE_TURN, id=node_id, recovers=recovers, every=settings.SWEEP_EVERY))
 
 
 def hold_session_lock(node_id: int, session: int) -> bool:

@@ -18,7 +18,7 @@ def sweep(node_id: int, *, recovers: bool) -> bool:
 
     ``recovers`` is False for a moment after PostgreSQL was away: every lock is gone then, and every lease looks ended.
     """
-    if not nodes.take_sweep_turn(node_id):
+    if not nodes.take_sweep_turn(node_id, recovers=recovers):
         return False
     if recovers:
         _recover()

@@ -86,6 +86,13 @@ def test_only_one_of_two_nodes_takes_the_turn(holder):
     assert not nodes.take_sweep_turn(other)
 
 
+def test_a_node_that_recovers_nothing_yet_leaves_the_turn_to_one_that_does(holder):
+    young = nodes.register(nodes.NodeInfo(name="young", groups=("g",), hostname="test", pid=2))
+    assert nodes.take_sweep_turn(young, recovers=False)
+    assert nodes.take_sweep_turn(holder.node_id)
+    assert not nodes.take_sweep_turn(young, recovers=False)
+
+
 def test_a_node_whose_row_was_deleted_comes_back_under_its_id(holder):
     sql.rows("DELETE FROM flows_node")
     nodes.beat(holder.node_id, nodes.NodeInfo(name="node@test", groups=("g",), hostname="test", pid=1))
