@@ -22,8 +22,7 @@ MAY_GO_ON = """
 """
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
-# (Each condition here and in outcomes fits the one index that is meant: PostgreSQL prepares a statement when the table
-# may be empty, and would else take another one for good, that of all pending rows. Ready or suspended is also pending.)
+# (Each condition, here and in outcomes, fits one index only: a plan made for an empty table would keep the wrong one.)
 _IS_CLAIMABLE = (
     """
     p.deadline_at > now() AND (

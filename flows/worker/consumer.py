@@ -9,7 +9,7 @@ from celery.worker import consumer
 log = logging.getLogger(__name__)
 
 # Celery's own pauses grow by 2 s up to 30 s, and end after a hundred.
-_PAUSES = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 1}
+_PAUSES = {"interval_start": 0.5, "interval_step": 0, "interval_max": 0.5}
 
 
 class Consumer(consumer.Consumer):
@@ -24,7 +24,7 @@ class Consumer(consumer.Consumer):
         self.connection_errors = (*self._losses, *refusals, ValueError, TypeError, AttributeError)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, for as long as it takes, trying about every second."""
+        """Connect, for as long as it takes, trying twice a second."""
         ensure = conn.ensure_connection
 
         def ensure_connection(errback: Any = None, _max_retries: Any = None, **options: Any) -> Any:
