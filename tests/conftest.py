@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 from celery import current_app
 from django.conf import settings
-from django.db import connections
+from django.core.management.color import no_style
+from django.db import connection, connections
+from django.test import TransactionTestCase
 
 from local.servers import Servers
 from tests import celery_app  # noqa: F401 - adds its queues
@@ -27,6 +29,20 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def django_db_keepdb() -> bool:
     """The database goes with its server: dropping it would first need every connection to end."""
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep_what_migrations_made() -> Iterator[None]:
+    """Empty the other tables alone after each test: to make permissions anew takes longer than most tests."""
+    kept = {"auth_permission", "django_content_type"}
+
+    def empty_tables(_: TransactionTestCase) -> None:
+        names = set(connection.introspection.django_table_names(only_existing=True, include_views=False))
+        connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), sorted(names - kept)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
+        yield
 
 
 @pytest.fixture(scope="session")
