@@ -19,16 +19,13 @@ from kombu.exceptions import KombuError
 
 from flows import pollers
 from flows.engine.registry import AnyFunction, registry
-from flows.store import claims, nodes
+from flows.pollers import HandedOver
+from flows.store import nodes
 from flows.store.claims import ReadyRef
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-
-# To a group that was sent a message a moment ago the next one may be needless: a worker drains its group.
-PAUSE_S = 0.010
-_sent_at: dict[str, float] = {}
 
 # After the broker was found to be away nothing is sent for as long as it took to find out, within these bounds: one
 # that refuses may be asked often, one that hangs may not. What would have been sent is found by the sweep.
@@ -195,14 +192,15 @@ def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
 
 def wake_another(ready: ReadyRef) -> None:
     """Get one more worker for a promise that waits, also if others are known to come."""
-    send(_unless_taken([ready]))
+    if ready.task_name not in _hand_over([ready]).taken:
+        send([ready])
 
 
 def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     """Hand the promises over to workers that wait for some, and return those that need a message.
 
-    A worker drains its group, so one message a group is enough, and none if calls that are older, of the same function,
-    wait for a worker: whoever takes those takes these as well. Ask only once these are committed.
+    A worker drains its group, so one message is enough for all calls of a function, and none is needed while an earlier
+    one is on its way. Ask only once these are committed.
     """
     chosen: dict[tuple[str, str], ReadyRef] = {}
     alone = []
@@ -211,27 +209,13 @@ def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
             chosen.setdefault((each.group, each.function), each)
         else:
             alone.append(each)
-    return [*alone, *_unless_awaited(_unless_taken(list(chosen.values())))]
+    met = _hand_over(list(chosen.values()))
+    return [*alone, *(ref for ref in chosen.values() if ref.task_name not in met.taken | met.announced)]
 
 
-def _unless_taken(refs: list[ReadyRef]) -> list[ReadyRef]:
-    """Leave out what workers took that waited for it."""
+def _hand_over(refs: list[ReadyRef]) -> HandedOver:
     names = list({ref.task_name for ref in refs})
     if not names:
-        return []
-    taken = _produce(f"tokens for {refs[0].id}", lambda producer: pollers.hand_over(producer.channel, names)) or set()
-    return [ref for ref in refs if ref.task_name not in taken]
-
-
-def _unless_awaited(refs: list[ReadyRef]) -> list[ReadyRef]:
-    """Leave out what waits behind older calls; they are looked for only while one message follows the other."""
-    now = time.monotonic()
-    recent = [ref for ref in refs if now - _sent_at.get(ref.group, 0.0) < PAUSE_S]
-    try:
-        behind = claims.behind([ref.id for ref in recent]) if recent else set()
-    except (DatabaseError, InterfaceError) as error:
-        log.warning("not known whether workers come, so all is sent: %s", error)
-        behind = set()
-    chosen = [ref for ref in refs if ref.id not in behind]
-    _sent_at.update((ref.group, now) for ref in chosen)
-    return chosen
+        return HandedOver()
+    met = _produce(f"tokens for {refs[0].id}", lambda producer: pollers.hand_over(producer.channel, names))
+    return met or HandedOver()

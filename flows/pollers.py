@@ -1,9 +1,10 @@
 """Hands ready calls to workers that wait for some, without a message; Temporal calls it a sync match.
 
 A worker whose drain finds nothing more waits a moment at a Redis list for each of its functions. Who makes a call puts
-a token there: a worker that waits has it at once, and the list is empty again. A token that nobody took stays, so that
-a worker that begins to wait just then looks once more. Like a message, a token is only a hint: the sweep finds what a
-lost one was meant for. With a broker that is no Redis nobody waits, and everything goes by message.
+a token there: a worker that waits has it at once, and the list is empty again. If nobody takes it a message is sent,
+and the token stays: a worker that begins to wait just then looks once more, and until one has taken it nobody else
+needs to send a message. Like a message, a token is only a hint: the sweep finds what a lost one was meant for. With a
+broker that is no Redis nobody waits, and everything goes by message.
 """
 
 import logging
@@ -11,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from celery import current_app
@@ -25,20 +27,42 @@ _PAUSE_S = 1.0
 _away_until = 0.0
 
 
-def hand_over(channel: Any, names: Sequence[str]) -> set[str]:
-    """Return those of the Celery tasks for which a worker was waiting, and now looks for what is ready.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """What became of tokens, by the names of their Celery tasks.
 
-    Raises what the channel's client raises.
+    ``taken``: by a worker that waited. ``announced``: one lay there already, so a message is on its way.
     """
+
+    taken: frozenset[str] = frozenset()
+    announced: frozenset[str] = frozenset()
+
+
+def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
+    """Put a token for each of the Celery tasks. Raises what the channel's client raises."""
     if not isinstance(channel, Channel):
-        return set()
+        return HandedOver()
     with channel.client.pipeline(transaction=False) as pipeline:
         for name in names:
             key = _key(name)
             # One token is enough, however many calls there are: whoever comes takes more than one.
             pipeline.delete(key).lpush(key, 1).llen(key)
-        left = pipeline.execute()[2::3]
-    return {name for name, tokens in zip(names, left, strict=True) if not tokens}
+        answers = pipeline.execute()
+    return HandedOver(
+        taken=frozenset(name for name, left in zip(names, answers[2::3], strict=True) if not left),
+        announced=frozenset(name for name, found in zip(names, answers[::3], strict=True) if found),
+    )
+
+
+def clear(names: Sequence[str]) -> bool:
+    """Take away the tokens that a message was sent for, as it has come; return True if there may have been any."""
+    try:
+        client = _thread.client()
+        return client is not None and bool(client.delete(*map(_key, names)))
+    except (KombuError, RedisError, OSError) as error:
+        _thread.forget()
+        log.warning("not known what the message came for, so all is looked for: %s", error)
+        return True
 
 
 def wait(names: Sequence[str], seconds: float) -> bool:

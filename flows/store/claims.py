@@ -93,14 +93,6 @@ WITH waiting AS (
     + _TAKE
 )
 
-# Of these promises, those that wait behind an older call of the same function, or wait no longer.
-BEHIND = """
-SELECT m.id FROM flows_promise m WHERE m.id = ANY(%(ids)s) AND (m.phase <> 'ready' OR EXISTS (
-    SELECT FROM flows_promise p
-    WHERE p.phase = 'ready' AND p."group" = m."group" AND p.function = m.function AND p.addressee = ''
-        AND p.ready_at < m.ready_at))
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
@@ -175,11 +167,6 @@ def claim_ready(
     return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
 
 
-def behind(promise_ids: Sequence[str]) -> set[str]:
-    """Return those that are not ready any more, or wait behind an older ready call of the same function."""
-    return {row["id"] for row in rows(BEHIND, ids=list(promise_ids))}
-
-
 def _next(row: Row, group: str) -> ReadyRef | None:
     if not row["next"]:
         return None
@@ -200,12 +187,25 @@ def _claim(row: Row, holder: Holder) -> Claim:
         deadline_at=row["deadline_at"],
         failures=row["failures"],
         attempt=row["fence"],
-        checkpoints=tuple(_checkpoint(*values) for values in row["checkpoints"] or ()),
+        checkpoints=tuple(_checkpoint(values) for values in row["checkpoints"] or ()),
     )
     return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"], trace=row["trace"])
 
 
-def _checkpoint(*values: object) -> Checkpoint:
-    fields = dict(zip(Checkpoint.__slots__, values, strict=True))
-    fields |= {"kind": Kind(str(fields["kind"])), "state": State(str(fields["state"]))}
-    return Checkpoint(**fields)  # type: ignore[arg-type]  # the columns of CLAIM, in the order of the fields
+def _checkpoint(values: Sequence[Any]) -> Checkpoint:
+    """Return one record from its columns in the order of _TAKE."""
+    id, position, kind, group, function, digest, state, value, error, failures, is_awaited, settled_at = values
+    return Checkpoint(
+        id=id,
+        position=position,
+        kind=Kind(kind),
+        group=group,
+        function=function,
+        digest=digest,
+        state=State(state),
+        value=value,
+        error=error,
+        failures=failures,
+        is_awaited=is_awaited,
+        settled_at=settled_at,
+    )

@@ -69,6 +69,7 @@ def drain(group: str, *, looks: bool = True) -> None:
     pace = _paces.setdefault(group, Pace())
     until = time.monotonic() + DRAIN_S
     has_woken = False
+    looks |= pollers.clear(names)
     while not process.is_stopping():
         if not looks:
             if time.monotonic() > until or not pollers.wait(names, LINGER_S):
@@ -121,8 +122,15 @@ def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
     """Make the attempt the current Celery task, between its prerun and postrun signals."""
     task = current_app.tasks[f"{claim.invocation.group}.{claim.invocation.function}"]
     promise_id = claim.invocation.id
+    # Headers are given, for Celery would look for some among the rest.
     task.push_request(
-        id=promise_id, task=task.name, args=(), kwargs={}, root_id=claim.invocation.root_id, called_directly=False
+        id=promise_id,
+        task=task.name,
+        args=(),
+        kwargs={},
+        headers={},
+        root_id=claim.invocation.root_id,
+        called_directly=False,
     )
     _task_stack.push(task)
     call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 import flows
-from flows import operations
+from flows import operations, pollers
 from flows.models import Promise
 from flows.store import claims
 from flows.store.claims import ReadyRef
@@ -14,8 +14,9 @@ from tests.integration.conftest import call, resolve, suspend
 
 @pytest.fixture
 def sent(transactional_db, queue_length):
-    """A flow of a group with a queue; how many messages were sent for the group."""
+    """A flow of a group with a queue, whose message has come; how many messages were sent for the group."""
     flows.begin_rpc("p", "foo", "foo", target="service-a")
+    pollers.clear(["service-a.foo"])
     return lambda: queue_length("service-a")
 
 

@@ -56,7 +56,7 @@ EFFECTS = {
     *("join", "join_missed", "recover", "recover rejected", "expire_due", "expire_due timer"),
     *("cancel_tree", "cancel_tree of a call"),
     *("settle resolved", "settle rejected", "settle refused", "retry aside", "retry waiting"),
-    *("reopen", "reopen tree", "unsent", "mark_sent", "behind", "not behind"),
+    *("reopen", "reopen tree", "unsent", "mark_sent"),
 }
 
 
@@ -290,13 +290,6 @@ class Machine(RuleBasedStateMachine):
         self._made.setdefault((claim.invocation.id, claim.fence), []).append(step)
 
     # --- sweeps ---
-
-    @_operation(1, lambda self: self._in_phase(Phase.READY))
-    def behind(self, rng: Random) -> None:
-        ids = _some(rng, [*self._in_phase(Phase.READY), "p0", "nobody"], 1)
-        found = self.store.behind(ids)
-        self._note("behind", when=bool(found))
-        self._note("not behind", when=not found)
 
     @_operation(3, lambda self: self._in_phase(Phase.SUSPENDED))
     def join(self, rng: Random) -> None:

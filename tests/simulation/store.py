@@ -191,11 +191,6 @@ class Store:
         found = (self.table.rows.get(promise_id) for promise_id in sorted(set(parent_ids)))
         return [self._wake(row) for row in found if row is not None and self._may_go_on(row)]
 
-    def behind(self, promise_ids: Sequence[str]) -> set[str]:
-        """Return those that are not ready any more, or wait behind an older ready call of the same function."""
-        rows = [row for id in promise_ids if (row := self.table.rows.get(id)) is not None]
-        return {row.id for row in rows if row.phase is not Phase.READY or self._has_older(row)}
-
     def join_missed(self, limit: int = 1000) -> list[ReadyRef]:
         """Wake suspended promises that nobody woke; return them."""
         return self.join(sorted(row.id for row in self.pending() if self._may_go_on(row))[:limit])
@@ -284,11 +279,6 @@ class Store:
         rows = (row for row in self.table.pending.values() if row.phase is Phase.READY and row.group == group)
         ready = [row for row in rows if self._is_due(row) and self._is_for(row, holder)]
         return sorted(ready, key=_oldest)
-
-    def _has_older(self, row: Record) -> bool:
-        others = (other for other in self.table.pending.values() if other.phase is Phase.READY and not other.addressee)
-        alike = (each for each in others if (each.group, each.function) == (row.group, row.function))
-        return any(_ready_at(each) < _ready_at(row) for each in alike)
 
     def _deadline(self, timeout: timedelta | datetime | None) -> datetime:
         if isinstance(timeout, datetime):

@@ -99,9 +99,6 @@ class Mirror(Store):
             lambda: outcomes.commit_calls(claim, [self._moved(call) for call in calls]),
         )
 
-    def behind(self, promise_ids: Sequence[str]) -> set[str]:
-        return self._both(lambda s: s.behind(promise_ids), lambda: claims.behind(promise_ids))
-
     def join(self, parent_ids: Iterable[str]) -> list[ReadyRef]:
         ids = list(parent_ids)
         return self._both(lambda s: s.join(ids), lambda: joins.join(ids))

@@ -30,8 +30,8 @@ from tests.simulation.table import Record
 TICK = timedelta(milliseconds=1)
 MAX_STEPS = 20_000
 MAX_DEPTH = 3
-# How often one message of a group follows the other at once.
-BUSY = 0.5
+# How often a message for an earlier call of the function is on its way, and none is sent.
+ANNOUNCED = 0.5
 # How often a worker waits for a call, and how often one comes to a worker that waits.
 WAITING = 0.4
 
@@ -152,9 +152,10 @@ class World:
             self.wire += [message] * copies
 
     def needed(self, ready: Iterable[ReadyRef]) -> list[ReadyRef]:
-        """As ``flows.canvas.needed``; it is drawn whether a worker waits, and how long ago the last message was.
+        """As ``flows.canvas.needed``; it is drawn whether a worker waits, and whether an earlier token lies there.
 
-        To be taken by a worker that waits is like a message that names nothing.
+        To be taken by a worker that waits is like a message that names nothing. The message that announced the earlier
+        token may be lost: then nobody comes.
         """
         first: dict[tuple[str, str], ReadyRef] = {}
         alone = []
@@ -166,9 +167,7 @@ class World:
         taken = [each for each in first.values() if self.random.random() < WAITING]
         self.send(replace(each, id="") for each in taken)
         others = [each for each in first.values() if each not in taken]
-        is_busy = self.random.random() < BUSY
-        behind = self.store.behind([each.id for each in others]) if is_busy else set()
-        return [*alone, *(each for each in others if each.id not in behind)]
+        return [*alone, *(each for each in others if self.random.random() >= ANNOUNCED)]
 
     def strikes(self, likelihood: float) -> bool:
         """Draw a fault; there is an end to them."""

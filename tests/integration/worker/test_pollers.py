@@ -65,12 +65,35 @@ def test_who_waits_for_other_functions_is_left_alone(queue_length, in_thread):
     assert queue_length("service-c") == 1
 
 
-def test_who_begins_to_wait_a_moment_too_late_looks_once_more(queue_length, monkeypatch):
-    monkeypatch.setattr(canvas, "PAUSE_S", 0)
+def test_who_begins_to_wait_a_moment_too_late_looks_once_more(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
-    assert canvas.wake([BAZ]) == [BAZ]
+    assert canvas.wake([BAZ]) == []
     assert pollers.wait(["service-c.baz"], 20) is True
     assert pollers.wait(["service-c.baz"], 0.01) is False
+
+
+def test_one_message_is_sent_until_a_worker_has_come(queue_length):
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert canvas.wake([BAZ]) == []
+    assert queue_length("service-c") == 1
+    assert pollers.clear(["service-c.foo", "service-c.baz"]) is True
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert queue_length("service-c") == 2
+
+
+def test_one_more_worker_is_woken_also_while_another_is_on_its_way(queue_length):
+    assert canvas.wake([BAZ]) == [BAZ]
+    canvas.wake_another(BAZ)
+    assert queue_length("service-c") == 2
+
+
+def test_who_calls_after_a_drain_has_begun_sends_a_message_again(worker, queue_length, monkeypatch):
+    monkeypatch.setattr("flows.worker.drain.DRAIN_S", 0)  # so that it ends without waiting
+    flows.begin_rpc("p", "baz", target="service-c")
+    drain("service-c")
+    assert promises.get("p").state is State.RESOLVED
+    flows.begin_rpc("q", "baz", target="service-c")
+    assert queue_length("service-c") == 2
 
 
 def test_a_drain_that_waits_runs_what_comes_and_needs_no_message(worker, queue_length, in_thread, monkeypatch):
