@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +60,25 @@ class Settings:
 
 
 class LazySettings:
-    """Reads ``settings.FLOWS`` at each access, so that overridden settings take effect."""
+    """Reads ``settings.FLOWS`` when it is first needed, and again when it was overridden, as tests do."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_load(), name)
 
 
-_cached: tuple[object, Settings] | None = None
-
-
+@cache
 def _load() -> Settings:
-    global _cached
     given = getattr(django_settings, "FLOWS", {})
-    if _cached is None or _cached[0] is not given:
-        unknown = sorted(set(given) - {field.name for field in fields(Settings)})
-        if unknown:
-            raise ImproperlyConfigured(f"FLOWS has unknown settings: {', '.join(unknown)}")
-        _cached = (given, Settings(**given))
-    return _cached[1]
+    unknown = sorted(set(given) - {field.name for field in fields(Settings)})
+    if unknown:
+        raise ImproperlyConfigured(f"FLOWS has unknown settings: {', '.join(unknown)}")
+    return Settings(**given)
 
 
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "FLOWS":
+        _load.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="flows.conf")
 settings: Settings = LazySettings()  # type: ignore[assignment]  # the same attributes, read late

@@ -149,7 +149,8 @@ def _statement(*, has_calls: bool, again: bool, has_steps: bool, has_marks: bool
     if has_marks:
         parts.append(_AWAITED)
     parts += [_WOKEN, _ATTEMPT, _ENDED] if has_ends else [_ATTEMPT, _WRITTEN]
-    return "".join(parts)
+    # psycopg reads what is longer than 4,096 characters anew each time.
+    return " ".join("".join(parts).split())
 
 
 # The sweep that took the claim has recorded the attempt as lost; now its worker is known to have been there to the end.

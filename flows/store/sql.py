@@ -48,7 +48,7 @@ def rows(statement: LiteralString, **params: Any) -> list[Row]:
     try:
         with django.wrap_database_errors, psycopg.Cursor(ensured(), row_factory=dict_row) as cursor:
             cursor.execute(statement, _none_if_empty(params))
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
     except (OperationalError, InterfaceError, InternalError):
         if not django.in_atomic_block:
             django.close()

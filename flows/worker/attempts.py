@@ -30,10 +30,12 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
     if settings.SLOW_MOTION:
         time.sleep(settings.SLOW_MOTION.total_seconds())
     # From its first attempt on a call keeps the version that ran it.
-    invocation = replace(invocation, version=durable_function.version)
+    if invocation.version is None:
+        invocation = replace(invocation, version=durable_function.version)
+        claim = replace(claim, invocation=invocation)
     with tracing.attempt(invocation, claim.trace) as span:
         # What is stored goes on through a worker that does not trace.
-        ledger.begin(replace(claim, invocation=invocation, trace=span.trace or claim.trace))
+        ledger.begin(replace(claim, trace=span.trace) if span.trace else claim)
         try:
             decision = replay(durable_function, invocation, ledger)
         except AttemptFenced:

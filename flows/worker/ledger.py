@@ -71,9 +71,10 @@ class Ledger:
         """
         _refuse_in_transaction()
         with self._lock:
-            self._start_clock()
+            is_first = self._start_clock()
             self._calls.append(call)
-        process.watch(self)
+        if is_first:
+            process.watch(self)
         self._flush_if_of_age()
         if self._is_fenced:
             raise AttemptFenced
@@ -127,6 +128,7 @@ class Ledger:
         ``celery_continues`` leaves it to Celery to wake the parent.
         """
         with self._lock:
+            self._start_clock()
             promise_id = self._end(decision)
             batch, written = self._persist()
         publish.send(batch, written, celery_continues=promise_id if celery_continues else None)
@@ -135,8 +137,10 @@ class Ledger:
     def defer(self, decision: Decision) -> None:
         """End the attempt; its commit may wait for others."""
         with self._lock:
+            is_first = self._start_clock()
             self._end(decision)
-        process.watch(self)
+        if is_first:
+            process.watch(self)
         self._flush_if_of_age()
 
     def abandon(self) -> None:
@@ -178,7 +182,6 @@ class Ledger:
 
     def _end(self, decision: Decision) -> str:
         assert self._claim is not None
-        self._start_clock()
         outcome = self._running(decision)
         self._finished.append(outcome)
         self._claim, self._calls, self._cancels = None, [], []
@@ -201,9 +204,12 @@ class Ledger:
         assert self._claim is not None
         return Outcome(claim=self._claim, calls=tuple(self._calls), cancels=tuple(self._cancels), decision=decision)
 
-    def _start_clock(self) -> None:
-        if not (self._finished or self._calls or self._cancels):
+    def _start_clock(self) -> bool:
+        """Return True if nothing has waited for its commit so far."""
+        is_first = not (self._finished or self._calls or self._cancels)
+        if is_first:
             self._since = time.monotonic()
+        return is_first
 
     def _flush_if_of_age(self) -> None:
         if time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds():
