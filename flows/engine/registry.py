@@ -50,6 +50,8 @@ class DurableFunction(Generic[P, R_co]):
 
     def check_args(self, args: Sequence[Any]) -> None:
         """Raise ``InvalidInputError`` unless the function can be called with a context and ``args``."""
+        if len(args) in _counts(self.function):
+            return
         signature = _signature(self.function)
         try:
             signature.bind(None, *args)
@@ -62,6 +64,21 @@ class DurableFunction(Generic[P, R_co]):
 AnyFunction = DurableFunction[..., Any]
 
 _signature = cache(inspect.signature)
+
+
+@cache
+def _counts(function: Callable[..., Any]) -> range:
+    """Return how many arguments the function surely takes after the context; none if any must be named."""
+    parameters = _signature(function).parameters.values()
+    kinds = {parameter.kind for parameter in parameters if parameter.default is parameter.empty}
+    if inspect.Parameter.KEYWORD_ONLY in kinds:
+        return range(0)
+    by_position = [each for each in parameters if each.kind in _BY_POSITION]
+    needed = [each for each in by_position if each.default is each.empty]
+    return range(len(needed) - 1, len(by_position))
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Registry:

@@ -42,7 +42,7 @@ def request(function: object, args: Sequence[Any], options: Options, default_gro
     in another project is not known here: its arguments cannot be checked and must be plain JSON, and its version is the
     latest that the worker knows which runs it first.
     """
-    for unknown in options.keys() - Options.__annotations__.keys():
+    for unknown in options.keys() - Options.__annotations__.keys() if options else ():
         raise InvalidInputError(
             unknown, f"is no option of a call; there are {', '.join(Options.__annotations__)}; arguments go by position"
         )
@@ -59,10 +59,10 @@ def request(function: object, args: Sequence[Any], options: Options, default_gro
         "function": name,
         "version": known.version if known else None,
         "args": text,
-        "digest": values.digest(args),
+        "digest": values.digest(args, text),
         "timeout": to_timeout(timeout) if timeout is not None else None,
         "retry": retry.to_json(policy) if policy is not None else None,
-        "tags": ids.check_tags(options.get("tags") or {}),
+        "tags": ids.check_tags(tags) if (tags := options.get("tags")) else {},
     }
 
 
