@@ -12,7 +12,7 @@ from flows.domain.promise import Kind, State
 class Checkpoint:
     """A child as the table has it when the attempt begins: the record of one call.
 
-    ``settled_at`` is in epoch seconds.
+    ``value`` is JSON text, for each replay to make its own of it; ``settled_at`` is in epoch seconds.
     """
 
     id: str
@@ -22,7 +22,7 @@ class Checkpoint:
     function: str
     digest: str
     state: State
-    value: Any
+    value: str | None
     error: dict[str, Any] | None
     failures: int
     is_awaited: bool

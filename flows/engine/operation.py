@@ -133,7 +133,7 @@ class PromiseOperation(Operation[R_co]):
         failure = failure_of(self.checkpoint.id, self.checkpoint.state, self.checkpoint.error)
         if failure is not None:
             raise failure
-        value: R_co = self.shape.load(self.checkpoint.value, f"value of {self.call.id}")
+        value: R_co = self.shape.load(values.decode(self.checkpoint.value or "null"), f"value of {self.call.id}")
         return value
 
 
@@ -337,7 +337,7 @@ class Race(Operation[R_co]):
         for operation in self._operations:
             operation.start()
         if checkpoint := self.history.recall(self._call):
-            self._winner = self._operations[checkpoint.value]
+            self._winner = self._operations[values.decode(checkpoint.value or "null")]
 
     def pending(self) -> tuple[str, ...]:
         if self._winner is not None:  # pending again, if it was rejected and then retried

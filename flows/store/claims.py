@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
+from flows.store.records import Records
 from flows.store.sql import Row, rows
 
 # Of the promise `p`: whether a suspended one may go on, for no more than `wake_at` of what it awaits are pending: 0, or
@@ -32,7 +33,8 @@ _IS_CLAIMABLE = (
 """
 )
 
-# Claims the rows of `due` and reads their checkpoints; a first attempt has none. `next` is another one of the group.
+# Claims the rows of `due` and reads their checkpoints; a first attempt has none, and of some the first ones are known.
+# `next` is another one of the group.
 # A row that was claimed and given back while this statement waited for its lock is left alone: its children were read
 # before that. (Row locks show the newest row; sub-selects show what was there when the statement began.)
 _TAKE = """
@@ -42,13 +44,18 @@ _TAKE = """
         sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
-        p.deadline_at, p.failures, p.fence, due.rank
+        p.created_at, p.deadline_at, p.failures, p.fence, due.rank
 )
 SELECT claimed.*, clock_timestamp() AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
-        SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state, c.value,
-            c.error, c.failures, c.continuation <> '', extract(epoch FROM c.settled_at)) ORDER BY c."position")
-        FROM flows_promise c WHERE c.parent_id = claimed.id
+        SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state,
+            c.value::text, c.error, c.failures, c.continuation <> '', extract(epoch FROM c.settled_at))
+            ORDER BY c."position")
+        FROM flows_promise c WHERE c.parent_id = claimed.id AND c."position" >= COALESCE((
+            SELECT known.count
+            FROM unnest(%(known_ids)s::text[], %(known_created)s::timestamptz[], %(known_counts)s::int[])
+                AS known(id, created_at, count)
+            WHERE known.id = claimed.id AND known.created_at = claimed.created_at), 0)
     ) END AS checkpoints,
     (SELECT json_build_array(function, id, addressee) FROM next) AS next
 FROM claimed ORDER BY claimed.rank
@@ -144,27 +151,35 @@ class ReadyRef:
         return f"{self.group}.{self.function}"
 
 
-def claim_named(named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
+def claim_named(
+    named: ReadyRef, holder: Holder, records: Records | None = None
+) -> tuple[Claim | None, ReadyRef | None]:
     """Claim this promise, if it is ready, or suspended with nothing left to wait for.
 
-    If it was claimed, name another ready promise of its group, if there is one.
+    If it was claimed, name another ready promise of its group, if there is one. ``records`` are what this worker has
+    read before.
     """
+    records = records or Records()
     found = rows(
         CLAIM_NAMED,
         id=named.id,
         group=named.group,
         task_name=named.task_name,
         **holder.params(),
+        **records.params(),
     )
-    return (_claim(found[0], holder), _next(found[0], named.group)) if found else (None, None)
+    return (_claim(found[0], holder, records), _next(found[0], named.group)) if found else (None, None)
 
 
 def claim_ready(
-    group: str, functions: Sequence[str], limit: int, holder: Holder
+    group: str, functions: Sequence[str], limit: int, holder: Holder, records: Records | None = None
 ) -> tuple[list[Claim], ReadyRef | None]:
     """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
-    found = rows(CLAIM_READY, group=group, functions=list(functions), limit=limit, **holder.params())
-    return [_claim(row, holder) for row in found], _next(found[0], group) if found else None
+    records = records or Records()
+    found = rows(
+        CLAIM_READY, group=group, functions=list(functions), limit=limit, **holder.params(), **records.params()
+    )
+    return [_claim(row, holder, records) for row in found], _next(found[0], group) if found else None
 
 
 def _next(row: Row, group: str) -> ReadyRef | None:
@@ -174,7 +189,8 @@ def _next(row: Row, group: str) -> ReadyRef | None:
     return ReadyRef(id=promise_id, group=group, function=function, addressee=addressee)
 
 
-def _claim(row: Row, holder: Holder) -> Claim:
+def _claim(row: Row, holder: Holder, records: Records) -> Claim:
+    read = [_checkpoint(values) for values in row["checkpoints"] or ()]
     invocation = Invocation(
         id=row["id"],
         root_id=row["root_id"],
@@ -187,7 +203,7 @@ def _claim(row: Row, holder: Holder) -> Claim:
         deadline_at=row["deadline_at"],
         failures=row["failures"],
         attempt=row["fence"],
-        checkpoints=tuple(_checkpoint(values) for values in row["checkpoints"] or ()),
+        checkpoints=records.complete(row["id"], row["created_at"], read),
     )
     return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"], trace=row["trace"])
 

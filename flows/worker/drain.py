@@ -76,7 +76,7 @@ def drain(group: str, *, looks: bool = True) -> None:
                 return
             has_woken = False
         claimed, following = claims.claim_ready(
-            group, [function.name for function in functions], pace.batch_size(), process.holder()
+            group, [function.name for function in functions], pace.batch_size(), process.holder(), process.records()
         )
         is_over = time.monotonic() > until
         if following and (is_over or not has_woken):

@@ -10,6 +10,7 @@ from celery.worker import state
 
 from flows.store import nodes
 from flows.store.claims import Holder
+from flows.store.records import Records
 from flows.worker.watchdog import Watchdog, Watched
 
 _STOPPING = 0
@@ -49,6 +50,11 @@ def holder() -> Holder:
     return Holder(node_id=_node_id, session=_thread.session, addresses=addresses())
 
 
+def records() -> Records:
+    """Return the records that this thread need not read again."""
+    return _thread.records
+
+
 def retire() -> None:
     """Give this thread's session up, for something went wrong with its claims: the sweep takes them all."""
     _watchdog().retire(_thread.session)
@@ -83,8 +89,10 @@ def sends_events() -> bool:
 
 
 class _Thread(threading.local):
-    pid = 0
-    session = 0
+    def __init__(self) -> None:
+        self.pid = 0
+        self.session = 0
+        self.records = Records()
 
 
 _thread = _Thread()

@@ -57,7 +57,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.callbacks = self.request.chord = None
         named = ReadyRef(id=str(self.request.id), group=function.group, function=function.name)
         try:
-            claim, following = claims.claim_named(named, process.holder())
+            claim, following = claims.claim_named(named, process.holder(), process.records())
         except (DatabaseError, InterfaceError) as error:
             process.retire()
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)

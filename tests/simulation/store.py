@@ -490,7 +490,7 @@ def _checkpoint(row: Record) -> Checkpoint:
         function=row.function,
         digest=row.digest,
         state=row.state,
-        value=_decoded(row.value),
+        value=row.value,
         error=row.error,
         failures=row.failures,
         is_awaited=bool(row.continuation),

@@ -19,6 +19,7 @@ from flows.store.claims import Claim, Holder, ReadyRef
 from flows.store.nodes import NodeInfo
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
+from flows.store.records import Records
 from flows.store.sweeps import Recovered
 from tests.simulation.machine import EFFECTS, HOLDERS, SETTINGS, TICK, run
 from tests.simulation.store import Store
@@ -30,6 +31,14 @@ JSON_TEXTS = ("args", "value")
 C = TypeVar("C", Start, Call)
 T = TypeVar("T")
 APART = TICK / 40
+
+
+class MovingRecords(Records):
+    """What the real store need not read again, though all times in its rows are moved."""
+
+    def move(self, by: timedelta) -> None:
+        for promise_id, known in self._known.items():
+            self._known[promise_id] = replace(known, created_at=known.created_at + by)
 
 
 class Mirror(Store):
@@ -45,6 +54,7 @@ class Mirror(Store):
         self._simulated.table = self.table
         self._now = clock
         self._ahead = timedelta(0)
+        self._records = MovingRecords(worth=0)
         sql.rows("TRUNCATE flows_promise, flows_attempt, flows_node")
         for holder in HOLDERS:
             info = NodeInfo(name=holder.addresses[-1], groups=("g", "h"), hostname="test", pid=int(holder.addresses[0]))
@@ -77,14 +87,16 @@ class Mirror(Store):
         return self._both(lambda s: s.reopen(promise_id), lambda: retries.reopen(promise_id))
 
     def claim_named(self, named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
-        return self._both(lambda s: s.claim_named(named, holder), lambda: claims.claim_named(named, holder))
+        return self._both(
+            lambda s: s.claim_named(named, holder), lambda: claims.claim_named(named, holder, self._records)
+        )
 
     def claim_ready(
         self, group: str, functions: Sequence[str], limit: int, holder: Holder
     ) -> tuple[list[Claim], ReadyRef | None]:
         return self._both(
             lambda s: s.claim_ready(group, functions, limit, holder),
-            lambda: claims.claim_ready(group, functions, limit, holder),
+            lambda: claims.claim_ready(group, functions, limit, holder, self._records),
         )
 
     def commit(self, outcomes_: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
@@ -141,6 +153,7 @@ class Mirror(Store):
         ahead = sql.rows("SELECT clock_timestamp() AS now")[0]["now"] - self._now()
         columns = ", ".join(f"{column} = {column} + %(by)s" for column in TIMES)
         sql.rows(f"UPDATE flows_promise SET {columns}", by=ahead - self._ahead)
+        self._records.move(ahead - self._ahead)
         self._ahead = ahead
 
     def _moved(self, call: C) -> C:

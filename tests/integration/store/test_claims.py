@@ -65,7 +65,7 @@ def test_a_suspended_promise_is_claimable_only_when_nothing_it_awaits_is_pending
     resumed = claim()
     assert resumed.fence == 2
     first, second = resumed.invocation.checkpoints
-    assert (first.id, repr(first.value), first.is_awaited) == ("p.0", "{'b': 1, 'a': 1e+22, 'c': -0.0}", True)
+    assert (first.id, first.value, first.is_awaited) == ("p.0", '{"b":1,"a":1e22,"c":-0.0}', True)
     assert (second.id, second.state, second.is_awaited) == ("p.1", "pending", False)
 
 

@@ -43,15 +43,15 @@ def test_it_has_the_time_and_the_digest_of_the_first(made):
 
 def test_what_settled_before_the_step_is_taken_over(made, claim):
     reruns.run_again("p", "q", from_step=2)
-    assert checkpoints("q", claim) == {0: ("q.0", "resolved", 7), 1: ("q.1", "resolved", 8)}
+    assert checkpoints("q", claim) == {0: ("q.0", "resolved", "7"), 1: ("q.1", "resolved", "8")}
 
 
 def test_what_is_pending_is_made_again_but_no_detached_call_starts_twice(made, claim):
     reruns.run_again("p", "q", from_step=4)
     own = detached_id("q", "q", 2)
     assert checkpoints("q", claim) == {
-        0: ("q.0", "resolved", 7),
-        1: ("q.1", "resolved", 8),
+        0: ("q.0", "resolved", "7"),
+        1: ("q.1", "resolved", "8"),
         2: (own, "canceled", None),
     }
     copy = promises.get(own)

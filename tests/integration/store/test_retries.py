@@ -35,7 +35,7 @@ def test_a_rejected_promise_gets_a_new_chance_with_its_finished_steps(start, cla
     assert [ready.id for ready in retries.reopen("p")] == ["p"]
     again = claim()
     assert (again.fence, again.invocation.failures) == (2, 0)
-    assert [c.value for c in again.invocation.checkpoints] == [7]
+    assert [c.value for c in again.invocation.checkpoints] == ["7"]
 
 
 def test_the_failures_that_nobody_caught_get_it_too(start, claim):

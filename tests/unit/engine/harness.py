@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.domain.promise import Kind, State
 from flows.domain.retry import DEFAULT, RetryPolicy
-from flows.domain.values import decode
+from flows.domain.values import encode
 from flows.engine.decision import Call, Checkpoint, Decision, Invocation, Suspended
 from flows.engine.registry import AnyFunction, DurableFunction
 from flows.engine.replay import replay
@@ -66,7 +66,7 @@ class Flow:
         self, promise_id: str, value: Any = None, *, state: State = State.RESOLVED, error: Any = None, at: float = 1.0
     ) -> None:
         """Settle a child."""
-        settled = {"state": state, "value": value, "error": error, "settled_at": at}
+        settled = {"state": state, "value": encode(value, "value"), "error": error, "settled_at": at}
         self.checkpoints[promise_id] = replace(self.checkpoints[promise_id], **settled)
 
     def _invocation(self) -> Invocation:
@@ -95,7 +95,7 @@ def _checkpoint(call: Call) -> Checkpoint:
         function=call.function,
         digest=call.digest,
         state=call.state,
-        value=None if call.value is None else decode(call.value),
+        value=call.value,
         error=call.error,
         failures=call.failures,
         is_awaited=False,

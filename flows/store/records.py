@@ -1,0 +1,77 @@
+"""Records that a worker has read and that cannot change any more: a later claim of the same promise leaves them out."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flows.domain.promise import Kind, State
+from flows.engine.decision import Checkpoint
+
+# Fewer records of a promise are read again: that costs less than naming them.
+WORTH = 20
+MOST_PROMISES = 64
+MOST_BYTES = 16 * 1024 * 1024
+# Of a record, beside its value.
+RECORD_BYTES = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    created_at: datetime
+    records: tuple[Checkpoint, ...] = ()
+    bytes: int = 0
+
+
+class Records:
+    """The first calls of some promises, each up to the first one that may still change.
+
+    What has resolved stays so, and of a detached call its caller knows the id alone. An id that was purged and started
+    again is told by when its promise was created. Who was not asked for longest is forgotten first.
+    """
+
+    def __init__(self, *, worth: int = WORTH, most_bytes: int = MOST_BYTES) -> None:
+        self._worth = worth
+        self._most_bytes = most_bytes
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._bytes = 0
+
+    def params(self) -> dict[str, list[Any]]:
+        """Return what the statements of a claim are told: of which promises how many calls are known."""
+        return {
+            "known_ids": list(self._known),
+            "known_created": [known.created_at for known in self._known.values()],
+            "known_counts": [len(known.records) for known in self._known.values()],
+        }
+
+    def complete(self, promise_id: str, created_at: datetime, read: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+        """Return all calls of a promise; those were ``read`` that were not known. Keep what is final now."""
+        known = self._forget(promise_id)
+        if known is None or known.created_at != created_at:
+            known = _Known(created_at=created_at)
+        whole = (*known.records, *read)
+        final = [*known.records]
+        for record in read:
+            if record.position != len(final) or not _is_final(record):
+                break
+            final.append(record)
+        if len(final) >= self._worth:
+            added = sum(RECORD_BYTES + len(record.value or "") for record in final[len(known.records) :])
+            self._keep(promise_id, _Known(created_at=created_at, records=tuple(final), bytes=known.bytes + added))
+        return whole
+
+    def _keep(self, promise_id: str, known: _Known) -> None:
+        self._known[promise_id] = known
+        self._bytes += known.bytes
+        while len(self._known) > MOST_PROMISES or self._bytes > self._most_bytes:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, promise_id: str) -> _Known | None:
+        known = self._known.pop(promise_id, None)
+        self._bytes -= known.bytes if known else 0
+        return known
+
+
+def _is_final(record: Checkpoint) -> bool:
+    return record.state is State.RESOLVED or record.kind is Kind.DETACHED

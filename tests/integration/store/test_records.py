@@ -1,0 +1,106 @@
+"""What a worker has read and what cannot change is not read again."""
+
+import flows
+from flows.domain.promise import Kind, State
+from flows.store import claims, records
+from flows.store.claims import ReadyRef
+from flows.store.records import Records
+from tests.integration.conftest import call, resolve, suspend
+
+
+def resume(holder, known, promise_id="p"):
+    """A claim, and the calls of its promise as it has them."""
+    taken, _ = claims.claim_named(ReadyRef(id=promise_id, group="g", function="f"), holder, known)
+    assert taken is not None
+    return taken, taken.invocation.checkpoints
+
+
+def read_by(monkeypatch, act):
+    """What ``act`` returns, and the positions of the records that it reads."""
+    read = []
+    make = claims._checkpoint
+
+    def spy(values):
+        read.append(values[1])
+        return make(values)
+
+    monkeypatch.setattr(claims, "_checkpoint", spy)
+    answer = act()
+    monkeypatch.setattr(claims, "_checkpoint", make)
+    return answer, read
+
+
+def test_what_has_resolved_is_read_once(start, claim, holder, monkeypatch):
+    start()
+    known = Records(worth=1)
+    parent, _ = resume(holder, known)
+    for position in range(4):
+        suspend(parent, call(parent, position))
+        resolve(claim(f"p.{position}", function="child"), value=f'["{position}"]')
+        (parent, checkpoints), read = read_by(monkeypatch, lambda: resume(holder, known))
+        assert read == [position]
+        assert [each.value for each in checkpoints] == [f'["{each}"]' for each in range(position + 1)]
+
+
+def test_what_may_change_is_read_again(start, claim, holder, monkeypatch):
+    start()
+    known = Records(worth=1)
+    parent, _ = resume(holder, known)
+    suspend(parent, *(call(parent, position) for position in range(3)), awaits=("p.1",))
+    resolve(claim("p.1", function="child"))
+    parent, checkpoints = resume(holder, known)
+    assert [each.state for each in checkpoints] == [State.PENDING, State.RESOLVED, State.PENDING]
+    suspend(parent, awaits=("p.0",))
+    resolve(claim("p.0", function="child"))
+    _, read = read_by(monkeypatch, lambda: resume(holder, known))
+    assert read == [0, 1, 2]
+
+
+def test_a_detached_call_is_known_though_it_goes_on(start, holder, monkeypatch):
+    start()
+    known = Records(worth=1)
+    parent, _ = resume(holder, known)
+    suspend(parent, call(parent, 0, Kind.DETACHED), call(parent, 1, Kind.EXTERNAL), awaits=("p.1",))
+    flows.resolve("p.1")
+    parent, _ = resume(holder, known)
+    suspend(parent, call(parent, 2, Kind.EXTERNAL))
+    flows.resolve("p.2")
+    _, read = read_by(monkeypatch, lambda: resume(holder, known))
+    assert read == [2]
+
+
+def test_an_id_that_is_used_again_has_nothing_of_the_flow_before(start, claim, holder):
+    known = Records(worth=1)
+    for value in ("1", "2"):
+        start()
+        parent, _ = resume(holder, known)
+        suspend(parent, call(parent, 0))
+        resolve(claim("p.0", function="child"), value=value)
+        parent, checkpoints = resume(holder, known)
+        assert [each.value for each in checkpoints] == [value]
+        resolve(parent)
+        assert flows.purge_tree("p") == 2
+
+
+def test_few_records_are_not_kept(start, claim, holder):
+    known = Records()
+    resolve_calls(start, claim, holder, known, count=records.WORTH - 1)
+    assert known.params()["known_ids"] == []
+
+
+def test_what_is_too_much_to_keep_is_forgotten(start, claim, holder):
+    known = Records(worth=1, most_bytes=2 * records.RECORD_BYTES)
+    resolve_calls(start, claim, holder, known, count=1)
+    assert known.params()["known_ids"] == ["p"]
+    resolve_calls(start, claim, holder, known, count=1, promise_id="q")
+    assert known.params()["known_ids"] == ["q"]
+
+
+def resolve_calls(start, claim, holder, known, *, count, promise_id="p"):
+    """Start a promise, resolve so many calls of it at once, and claim it again."""
+    start(promise_id)
+    parent, _ = resume(holder, known, promise_id)
+    suspend(parent, *(call(parent, position) for position in range(count)))
+    for position in range(count):
+        resolve(claim(f"{promise_id}.{position}", function="child"))
+    resume(holder, known, promise_id)
