@@ -7,7 +7,7 @@ attempt names node and session beside the token.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.domain.promise import Kind, State
@@ -44,9 +44,9 @@ _TAKE = """
         sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
-        p.created_at, p.deadline_at, p.failures, p.fence, due.rank
+        CASE WHEN p.fence > 1 THEN p.created_at END AS created_at, p.deadline_at, p.failures, p.fence, due.rank
 )
-SELECT claimed.*, clock_timestamp() AS clock, set_config('synchronous_commit', 'off', true),
+SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
         SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state,
             c.value::text, c.error, c.failures, c.continuation <> '', extract(epoch FROM c.settled_at))
@@ -190,7 +190,7 @@ def _next(row: Row, group: str) -> ReadyRef | None:
 
 
 def _claim(row: Row, holder: Holder, records: Records) -> Claim:
-    read = [_checkpoint(values) for values in row["checkpoints"] or ()]
+    created_at, read = row["created_at"], [_checkpoint(values) for values in row["checkpoints"] or ()]
     invocation = Invocation(
         id=row["id"],
         root_id=row["root_id"],
@@ -203,9 +203,10 @@ def _claim(row: Row, holder: Holder, records: Records) -> Claim:
         deadline_at=row["deadline_at"],
         failures=row["failures"],
         attempt=row["fence"],
-        checkpoints=records.complete(row["id"], row["created_at"], read),
+        checkpoints=records.complete(row["id"], created_at, read) if created_at else (),
     )
-    return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=row["clock"], trace=row["trace"])
+    clock = datetime.fromtimestamp(row["clock"], UTC)
+    return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=clock, trace=row["trace"])
 
 
 def _checkpoint(values: Sequence[Any]) -> Checkpoint:
