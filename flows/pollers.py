@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from redis import Redis, RedisError
 
 log = logging.getLogger(__name__)
 
-# After the broker was found to be away no thread of this process waits there for so long.
+# After the broker was found to be away no thread of this process asks there for so long.
 _PAUSE_S = 1.0
 _away_until = 0.0
 
@@ -55,14 +55,9 @@ def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
 
 
 def clear(names: Sequence[str]) -> bool:
-    """Take away the tokens that a message was sent for, as it has come; return True if there may have been any."""
-    try:
-        client = _thread.client()
-        return client is not None and bool(client.delete(*map(_key, names)))
-    except (KombuError, RedisError, OSError) as error:
-        _thread.forget()
-        log.warning("not known what the message came for, so all is looked for: %s", error)
-        return True
+    """Take away the tokens that a message was sent for, as it has come; return False if there were none."""
+    found = _ask(lambda client: client.delete(*map(_key, names)))
+    return found is None or found > 0
 
 
 def wait(names: Sequence[str], seconds: float) -> bool:
@@ -70,17 +65,22 @@ def wait(names: Sequence[str], seconds: float) -> bool:
 
     Returns at once while the broker is away.
     """
+    return _ask(lambda client: client.brpop([_key(name) for name in names], seconds)) is not None
+
+
+def _ask(ask: "Callable[[Redis], Any]") -> Any:
+    """Return the answer of this thread's client; None while the broker is away, or if it is no Redis."""
     global _away_until
     if time.monotonic() < _away_until:
-        return False
+        return None
     try:
         client = _thread.client()
-        return client is not None and client.brpop([_key(name) for name in names], seconds) is not None
+        return ask(client) if client is not None else None
     except (KombuError, RedisError, OSError) as error:
         _thread.forget()
         _away_until = time.monotonic() + _PAUSE_S
         log.warning("not waiting for calls, they come by message: %s", error)
-        return False
+        return None
 
 
 def _key(name: str) -> str:

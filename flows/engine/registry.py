@@ -64,6 +64,7 @@ class DurableFunction(Generic[P, R_co]):
 AnyFunction = DurableFunction[..., Any]
 
 _signature = cache(inspect.signature)
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @cache
@@ -76,9 +77,6 @@ def _counts(function: Callable[..., Any]) -> range:
     by_position = [each for each in parameters if each.kind in _BY_POSITION]
     needed = [each for each in by_position if each.default is each.empty]
     return range(len(needed) - 1, len(by_position))
-
-
-_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Registry:

@@ -12,7 +12,7 @@ from flows.engine.decision import Checkpoint
 # Fewer records of a promise are read again: that costs less than naming them.
 WORTH = 20
 MOST_PROMISES = 64
-MOST_BYTES = 16 * 1024 * 1024
+MOST_BYTES = 8 * 1024 * 1024
 # Of a record, beside its value.
 RECORD_BYTES = 500
 

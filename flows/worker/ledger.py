@@ -114,8 +114,10 @@ class Ledger:
     def cancel(self, promise_ids: Iterable[str]) -> None:
         """Take calls of the running attempt that are to be canceled, in one transaction with what is recorded next."""
         with self._lock:
-            self._start_clock()
+            is_first = self._start_clock()
             self._cancels += promise_ids
+        if is_first:
+            process.watch(self)
 
     def now(self) -> datetime:
         """Return the time of the database's clock."""

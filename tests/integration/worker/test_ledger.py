@@ -8,7 +8,7 @@ from flows.domain.promise import Kind, State
 from flows.engine.decision import Failed, Interrupted, Resolved, Suspended
 from flows.store import outcomes, promises, sql
 from flows.worker.ledger import Ledger
-from tests.integration.conftest import call
+from tests.integration.conftest import call, suspend
 from tests.orders.models import Payment, pay
 from tests.waiting import wait_until
 
@@ -24,6 +24,19 @@ def test_what_a_running_attempt_did_is_committed_while_it_runs(start, claim, led
     ledger.begin(running)
     ledger.record(call(running, 0))
     wait_until(lambda: promises.children("p", 10) == ["p.0"], within_s=5)
+
+
+def test_a_cancellation_and_what_is_recorded_after_it_are_committed_while_it_runs(start, claim, ledger):
+    start()
+    running = claim()
+    suspend(running, call(running, 0))
+    sql.rows("UPDATE flows_promise SET phase = 'ready', ready_at = now() WHERE id = 'p'")
+    again = claim()
+    ledger.begin(again)
+    ledger.cancel(["p.0"])
+    ledger.record(call(again, 1))
+    wait_until(lambda: promises.children("p", 10) == ["p.0", "p.1"], within_s=5)
+    assert promises.get("p.0").state is State.CANCELED
 
 
 def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim, ledger):
