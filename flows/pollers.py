@@ -1,10 +1,14 @@
 """Hands ready calls to workers that wait for some, without a message; Temporal calls it a sync match.
 
 A worker whose drain finds nothing more waits a moment at a Redis list for each of its functions. Who makes a call puts
-a token there: a worker that waits has it at once, and the list is empty again. If nobody takes it a message is sent,
-and the token stays: a worker that begins to wait just then looks once more, and until one has taken it nobody else
-needs to send a message. Like a message, a token is only a hint: the sweep finds what a lost one was meant for. With a
-broker that is no Redis nobody waits, and everything goes by message.
+a token there: a worker that waits has it at once, and the list is empty again. A token that nobody took stays, so that
+a worker that begins to wait just then looks once more.
+
+For a token that nobody took a message is sent. Until a worker comes for it, or for ANNOUNCED_S, others who call the
+same function need not send one: whoever comes takes their calls, too.
+
+Like a message, all this is only a hint: the sweep finds what a lost one was meant for. With a broker that is no Redis
+nobody waits, and everything goes by message.
 """
 
 import logging
@@ -22,6 +26,9 @@ from redis import Redis, RedisError
 
 log = logging.getLogger(__name__)
 
+# A message that takes longer to be seen may have come to a worker that does not know the function, or to none.
+ANNOUNCED_S = 0.250
+
 # After the broker was found to be away no thread of this process asks there for so long.
 _PAUSE_S = 1.0
 _away_until = 0.0
@@ -31,7 +38,7 @@ _away_until = 0.0
 class HandedOver:
     """What became of tokens, by the names of their Celery tasks.
 
-    ``taken``: by a worker that waited. ``announced``: one lay there already, so a message is on its way.
+    ``taken``: by a worker that waited. ``announced``: a message is on its way already.
     """
 
     taken: frozenset[str] = frozenset()
@@ -39,7 +46,10 @@ class HandedOver:
 
 
 def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
-    """Put a token for each of the Celery tasks. Raises what the channel's client raises."""
+    """Put a token for each of the Celery tasks; announce messages for those that nobody takes.
+
+    Raises what the channel's client raises.
+    """
     if not isinstance(channel, Channel):
         return HandedOver()
     with channel.client.pipeline(transaction=False) as pipeline:
@@ -47,16 +57,19 @@ def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
             key = _key(name)
             # One token is enough, however many calls there are: whoever comes takes more than one.
             pipeline.delete(key).lpush(key, 1).llen(key)
-        answers = pipeline.execute()
+        counts = dict(zip(names, pipeline.execute()[2::3], strict=True))
+        left = [name for name in names if counts[name]]
+        for name in left:
+            pipeline.set(_mark(name), 1, nx=True, px=int(1000 * ANNOUNCED_S))
+        is_first = dict(zip(left, pipeline.execute(), strict=True)) if left else {}
     return HandedOver(
-        taken=frozenset(name for name, left in zip(names, answers[2::3], strict=True) if not left),
-        announced=frozenset(name for name, found in zip(names, answers[::3], strict=True) if found),
+        taken=frozenset(counts) - frozenset(left), announced=frozenset(name for name in left if not is_first[name])
     )
 
 
 def clear(names: Sequence[str]) -> bool:
-    """Take away the tokens that a message was sent for, as it has come; return False if there were none."""
-    found = _ask(lambda client: client.delete(*map(_key, names)))
+    """Take note that a message has come: who calls from now on sends another. Return False if none was announced."""
+    found = _ask(lambda client: client.delete(*map(_mark, names)))
     return found is None or found > 0
 
 
@@ -85,6 +98,10 @@ def _ask(ask: "Callable[[Redis], Any]") -> Any:
 
 def _key(name: str) -> str:
     return f"flows.ready.{name}"
+
+
+def _mark(name: str) -> str:
+    return f"flows.sent.{name}"
 
 
 class _Thread(threading.local):

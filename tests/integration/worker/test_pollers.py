@@ -81,6 +81,19 @@ def test_one_message_is_sent_until_a_worker_has_come(queue_length):
     assert queue_length("service-c") == 2
 
 
+def test_a_message_that_nobody_comes_for_is_followed_by_another(queue_length):
+    assert canvas.wake([BAZ]) == [BAZ]
+    wait_until(lambda: canvas.wake([BAZ]) == [BAZ], within_s=5)
+    assert queue_length("service-c") == 2
+
+
+def test_who_was_handed_a_call_is_no_message_on_its_way(queue_length, in_thread):
+    waits = in_thread(pollers.wait, ["service-c.baz"], 20)
+    assert canvas.wake([BAZ]) == []
+    assert waits.result(timeout=10) is True
+    assert canvas.wake([BAZ]) == [BAZ]
+
+
 def test_one_more_worker_is_woken_also_while_another_is_on_its_way(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
     canvas.wake_another(BAZ)
