@@ -1,6 +1,5 @@
 """Records that a worker has read and that cannot change any more: a later claim of the same promise leaves them out."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,17 +27,20 @@ class Records:
     """The first calls of some promises, each up to the first one that may still change.
 
     What has resolved stays so, and of a detached call its caller knows the id alone. An id that was purged and started
-    again is told by when its promise was created. Who was not asked for longest is forgotten first.
+    again is told by when its promise was created. What was not asked for longest is forgotten first, and only when a
+    claim is about to be made: its answer leaves out whatever it was told to be known.
     """
 
     def __init__(self, *, worth: int = WORTH, most_bytes: int = MOST_BYTES) -> None:
         self._worth = worth
         self._most_bytes = most_bytes
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: dict[str, _Known] = {}  # the last used at the end
         self._bytes = 0
 
     def params(self) -> dict[str, list[Any]]:
         """Return what the statements of a claim are told: of which promises how many calls are known."""
+        while len(self._known) > MOST_PROMISES or self._bytes > self._most_bytes:
+            self._forget(next(iter(self._known)))
         return {
             "known_ids": list(self._known),
             "known_created": [known.created_at for known in self._known.values()],
@@ -58,14 +60,10 @@ class Records:
             final.append(record)
         if len(final) >= self._worth:
             added = sum(RECORD_BYTES + len(record.value or "") for record in final[len(known.records) :])
-            self._keep(promise_id, _Known(created_at=created_at, records=tuple(final), bytes=known.bytes + added))
+            known = _Known(created_at=created_at, records=tuple(final), bytes=known.bytes + added)
+            self._known[promise_id] = known
+            self._bytes += known.bytes
         return whole
-
-    def _keep(self, promise_id: str, known: _Known) -> None:
-        self._known[promise_id] = known
-        self._bytes += known.bytes
-        while len(self._known) > MOST_PROMISES or self._bytes > self._most_bytes:
-            self._forget(next(iter(self._known)))
 
     def _forget(self, promise_id: str) -> _Known | None:
         known = self._known.pop(promise_id, None)

@@ -19,7 +19,7 @@ from flows.store.claims import Claim, Holder, ReadyRef
 from flows.store.nodes import NodeInfo
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
-from flows.store.records import Records
+from flows.store.records import RECORD_BYTES, Records
 from flows.store.sweeps import Recovered
 from tests.simulation.machine import EFFECTS, HOLDERS, SETTINGS, TICK, run
 from tests.simulation.store import Store
@@ -54,7 +54,7 @@ class Mirror(Store):
         self._simulated.table = self.table
         self._now = clock
         self._ahead = timedelta(0)
-        self._records = MovingRecords(worth=0)
+        self._records = MovingRecords(worth=0, most_bytes=3 * RECORD_BYTES)
         sql.rows("TRUNCATE flows_promise, flows_attempt, flows_node")
         for holder in HOLDERS:
             info = NodeInfo(name=holder.addresses[-1], groups=("g", "h"), hostname="test", pid=int(holder.addresses[0]))

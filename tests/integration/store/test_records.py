@@ -1,7 +1,10 @@
 """What a worker has read and what cannot change is not read again."""
 
+from datetime import UTC, datetime
+
 import flows
 from flows.domain.promise import Kind, State
+from flows.engine.decision import Checkpoint
 from flows.store import claims, records
 from flows.store.claims import ReadyRef
 from flows.store.records import Records
@@ -94,6 +97,34 @@ def test_what_is_too_much_to_keep_is_forgotten(start, claim, holder):
     assert known.params()["known_ids"] == ["p"]
     resolve_calls(start, claim, holder, known, count=1, promise_id="q")
     assert known.params()["known_ids"] == ["q"]
+
+
+def test_nothing_is_forgotten_between_a_claim_and_its_answer():
+    known = Records(worth=1, most_bytes=records.RECORD_BYTES)
+    created_at = datetime(2026, 1, 1, tzinfo=UTC)
+    (first,) = known.complete("p", created_at, [record("p.0")])
+    assert known.params()["known_ids"] == ["p"]
+    known.complete("q", created_at, [record("q.0")])
+    assert known.complete("p", created_at, []) == (first,)
+    known.complete("q", created_at, [])
+    assert known.params()["known_ids"] == ["q"]
+
+
+def record(promise_id):
+    return Checkpoint(
+        id=promise_id,
+        position=0,
+        kind=Kind.RPC,
+        group="g",
+        function="child",
+        digest="",
+        state=State.RESOLVED,
+        value=None,
+        error=None,
+        failures=0,
+        is_awaited=True,
+        settled_at=1.0,
+    )
 
 
 def resolve_calls(start, claim, holder, known, *, count, promise_id="p"):
