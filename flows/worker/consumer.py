@@ -1,9 +1,12 @@
 """A Celery consumer that outlives its broker, and what others put into its queues."""
 
 import logging
+import select
+import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.concurrency.asynpool import AsynPool
 from celery.worker import consumer
 
 log = logging.getLogger(__name__)
@@ -12,8 +15,12 @@ log = logging.getLogger(__name__)
 _PAUSES = {"interval_start": 0.5, "interval_step": 0, "interval_max": 0.5}
 
 
+# A process tells at once that it has begun; one that is busy with another message does not.
+_HEAR_WITHIN_S = 0.5
+
+
 class Consumer(consumer.Consumer):
-    """Connects again after whatever ended its loop, and drops messages that cannot be read."""
+    """Connects again after whatever ended its loop, drops messages that cannot be read, and ends without a wait."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,6 +40,17 @@ class Consumer(consumer.Consumer):
         conn.ensure_connection = ensure_connection
         return super().ensure_connected(conn)
 
+    def on_close(self) -> None:
+        """Hear first from pool processes that were handed a message just now.
+
+        Celery forgets what they have not told to have begun. With nothing else in hand it then reads no more of what
+        they say, and each waits half a minute for that before it ends.
+        """
+        pool = getattr(self.pool, "_pool", None)
+        if isinstance(pool, AsynPool):
+            hear(pool)
+        super().on_close()
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Return what handles a message; one that cannot be read is logged and dropped.
 
@@ -50,3 +68,16 @@ class Consumer(consumer.Consumer):
                 return message.reject()
 
         return on_task_received
+
+
+def hear(pool: Any) -> None:
+    """Read what processes of Celery's own pool say until all that were handed a message have told that they began."""
+    deadline = time.monotonic() + _HEAR_WITHIN_S
+    while (left_s := deadline - time.monotonic()) > 0 and any(map(_is_unheard, pool._cache.values())):  # noqa: SLF001
+        readable, _, _ = select.select(list(pool._fileno_to_outq), (), (), left_s)  # noqa: SLF001
+        for descriptor in readable:
+            pool.handle_result_event(descriptor)
+
+
+def _is_unheard(job: Any) -> bool:
+    return job._write_to is not None and not job._accepted  # noqa: SLF001

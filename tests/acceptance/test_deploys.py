@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import psycopg
 import pytest
@@ -14,11 +13,7 @@ from tests.waiting import wait_until
 
 # Long before the lease of a node ends, which is after 10 s.
 NO_LEASE_WAITED_FOR_S = 7
-# STOP_WITHIN, and some. Nearly always a worker has ended within PROMPT_S. But Celery forgets a message that a pool
-# process was handed in the very moment of the signal (AsynPool.flush discards what is not accepted yet), reads its
-# answer no more, and the process waits for that (billiard's Worker._ensure_messages_consumed) until it is ended.
-ENDED_WITHIN_S = 25
-PROMPT_S = 5
+ENDED_WITHIN_S = 5
 
 WORKERS = ["worker-a", "worker-b", "worker-c"]
 SIGNED_OFF = "SELECT count(*) AS nodes FROM flows_node WHERE pid = %(pid)s AND stopped_at IS NOT NULL"
@@ -36,15 +31,12 @@ def stack(fragile_stack):
 
 
 def replace(stack, query, worker, place):
-    """Stop one worker as a deployment does; return how long it took to end, once another has done some work for it."""
+    """Stop one worker as a deployment does; return when the one that came in its place has done some work."""
     old = stack.pids(worker)[place]
-    began_s = time.monotonic()
     os.kill(old, signal.SIGTERM)
     wait_until(lambda: query(SIGNED_OFF, pid=old)[0]["nodes"], within_s=ENDED_WITHIN_S)
-    took_s = time.monotonic() - began_s
     wait_until(lambda: len(pids := stack.pids(worker)) == 2 and old not in pids)
     wait_until(lambda: query(WORKED, pid=stack.pids(worker)[place])[0]["attempts"])
-    return took_s
 
 
 def test_a_worker_that_is_asked_to_end_loses_and_fails_nothing(stack, query, under_load):
@@ -54,8 +46,9 @@ def test_a_worker_that_is_asked_to_end_loses_and_fails_nothing(stack, query, und
 
 def test_a_rolling_restart_of_all_workers_loses_and_delays_nothing(stack, query, under_load):
     with under_load(wait_s=NO_LEASE_WAITED_FOR_S, slack_s=0, restarts=True):
-        took_s = sorted(replace(stack, query, worker, place) for worker in WORKERS for place in (0, 1))
-    assert took_s[-2] < PROMPT_S
+        for worker in WORKERS:
+            for place in (0, 1):
+                replace(stack, query, worker, place)
 
 
 # How late timers, retries and deadlines may be.
