@@ -1,5 +1,6 @@
 """The bench at its smallest, so that it cannot rot."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,15 @@ TINY = (
     replace(THROUGHPUT, times=3),
     replace(FAN_OUT_100, args=(4,), expected=4, times=1, warm_up=(2,), warm_up_expected=2),
 )
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Servers apart from others': their workers serve the same queues, and drop what is meant for these functions."""
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with Servers.start(tmp_path_factory.mktemp("bench-servers")) as started:
+        yield started
 
 
 @pytest.mark.timeout(300)  # starts twelve processes; 15 s where nobody else works
