@@ -1,9 +1,9 @@
 """A Celery consumer that outlives its broker, and what others put into its queues."""
 
 import logging
-import select
 import time
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import Any
 
 from celery.concurrency.asynpool import AsynPool
@@ -13,7 +13,6 @@ log = logging.getLogger(__name__)
 
 # Celery's own pauses grow by 2 s up to 30 s, and end after a hundred.
 _PAUSES = {"interval_start": 0.5, "interval_step": 0, "interval_max": 0.5}
-
 
 # A process tells at once that it has begun; one that is busy with another message does not.
 _HEAR_WITHIN_S = 0.5
@@ -74,8 +73,7 @@ def hear(pool: Any) -> None:
     """Read what processes of Celery's own pool say until all that were handed a message have told that they began."""
     deadline = time.monotonic() + _HEAR_WITHIN_S
     while (left_s := deadline - time.monotonic()) > 0 and any(map(_is_unheard, pool._cache.values())):  # noqa: SLF001
-        readable, _, _ = select.select(list(pool._fileno_to_outq), (), (), left_s)  # noqa: SLF001
-        for descriptor in readable:
+        for descriptor in wait(list(pool._fileno_to_outq), left_s):  # noqa: SLF001
             pool.handle_result_event(descriptor)
 
 
