@@ -68,7 +68,10 @@ def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
 
 
 def clear(names: Sequence[str]) -> bool:
-    """Take note that a message has come: who calls from now on sends another. Return False if none was announced."""
+    """Take note that a message has come: who calls from now on sends another. Return False if none was announced.
+
+    Asks also if the broker was away a moment ago: the message shows that it is back.
+    """
     found = _ask(lambda client: client.delete(*map(_mark, names)))
     return found is None or found > 0
 
@@ -76,16 +79,18 @@ def clear(names: Sequence[str]) -> bool:
 def wait(names: Sequence[str], seconds: float) -> bool:
     """Wait until something may be ready for one of the Celery tasks; return False if the time passed without.
 
-    Returns at once while the broker is away.
+    Returns at once while the broker is away; True if it was lost just now, perhaps with a token for this worker.
     """
-    return _ask(lambda client: client.brpop([_key(name) for name in names], seconds)) is not None
+    if time.monotonic() < _away_until:
+        return False
+    was_away = _away_until
+    found = _ask(lambda client: client.brpop([_key(name) for name in names], seconds))
+    return found is not None or _away_until > was_away
 
 
 def _ask(ask: "Callable[[Redis], Any]") -> Any:
-    """Return the answer of this thread's client; None while the broker is away, or if it is no Redis."""
+    """Return the answer of this thread's client; None if the broker is away, or is no Redis."""
     global _away_until
-    if time.monotonic() < _away_until:
-        return None
     try:
         client = _thread.client()
         return ask(client) if client is not None else None

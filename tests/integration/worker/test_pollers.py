@@ -1,5 +1,6 @@
 """A worker that waits takes a call without a message."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -85,6 +86,23 @@ def test_a_message_that_nobody_comes_for_is_followed_by_another(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
     wait_until(lambda: canvas.wake([BAZ]) == [BAZ], within_s=5)
     assert queue_length("service-c") == 2
+
+
+def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_thread, monkeypatch):
+    monkeypatch.setattr(pollers, "_away_until", 0.0)
+    waits = in_thread(pollers.wait, ["service-c.baz"], 20)
+    with current_app.connection_for_write() as broker:
+        client = broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert waits.result(timeout=10) is True
+    assert pollers.wait(["service-c.baz"], 20) is False
+
+
+def test_a_message_that_comes_just_after_an_outage_stands_for_no_other(queue_length, monkeypatch):
+    monkeypatch.setattr(pollers, "_away_until", time.monotonic() + 60)
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert pollers.clear(["service-c.baz"]) is True
+    assert canvas.wake([BAZ]) == [BAZ]
 
 
 def test_who_was_handed_a_call_is_no_message_on_its_way(queue_length, in_thread):
