@@ -1,9 +1,9 @@
 """The Celery task of each durable function: a message wakes the worker, the worker drains the group."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Retry
@@ -25,6 +25,8 @@ from flows.worker.drain import drain
 from flows.worker.ledger import ledger
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 
 class Unsettled:
@@ -57,9 +59,8 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.callbacks = self.request.chord = None
         named = ReadyRef(id=str(self.request.id), group=function.group, function=function.name)
         try:
-            claim, following = claims.claim_named(named, process.holder(), process.records())
+            claim, following = _trying_again(lambda: claims.claim_named(named, process.holder(), process.records()))
         except (DatabaseError, InterfaceError) as error:
-            process.retire()
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
             raise Ignore from error
         # A message that found nothing may be meant to wake.
@@ -80,8 +81,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         if not self.request.get("drains"):
             return
         try:
-            with _retiring():
-                drain(self.durable_function.group, looks=bool(self.request.get("looks")))
+            _trying_again(lambda: drain(self.durable_function.group, looks=bool(self.request.get("looks"))))
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
 
@@ -124,6 +124,17 @@ def _retiring() -> Iterator[None]:
     except BaseException:
         process.retire()
         raise
+
+
+def _trying_again(act: Callable[[], R]) -> R:
+    """Act; once more, in a new session, if PostgreSQL had ended the one before: one that is there takes the message."""
+    try:
+        with _retiring():
+            return act()
+    except (DatabaseError, InterfaceError) as error:
+        log.info("PostgreSQL was lost, trying again: %s", error)
+    with _retiring():
+        return act()
 
 
 def register_tasks() -> None:
