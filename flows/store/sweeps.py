@@ -103,8 +103,9 @@ UPDATE flows_promise SET note = CASE addressee WHEN '' THEN 'no live node serves
 RETURNING "group"
 """
 
-# Whether a deadline, a timer, or a promise of `groups` is due, and in how many seconds the next one will be: looked up
-# at the ends of two indexes.
+# Whether a deadline, a timer, or a promise of `groups` is due, and in how many seconds the next one will be, or the
+# message for one of the oldest will be overdue: looked up at the ends of two indexes. (Where many wait, one after the
+# other is overdue: they are looked at no more than five times between two sweeps.)
 DUE = """
 SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at <= now())
     OR EXISTS (SELECT FROM flows_promise WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND ready_at <= now())
@@ -114,7 +115,12 @@ SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at
             WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()),
         (SELECT min(next.ready_at) FROM unnest(%(groups)s::text[]) AS served CROSS JOIN LATERAL (
             SELECT min(ready_at) AS ready_at FROM flows_promise
-            WHERE phase = 'ready' AND "group" = served AND ready_at > now()) AS next)
+            WHERE phase = 'ready' AND "group" = served AND ready_at > now()) AS next),
+        (SELECT min(GREATEST(oldest.overdue_at, now() + %(every)s / 5))
+            FROM unnest(%(groups)s::text[]) AS served CROSS JOIN LATERAL (
+            SELECT sent_at + %(every)s * power(2, LEAST(sends, 5)) AS overdue_at FROM flows_promise
+            WHERE phase = 'ready' AND "group" = served AND ready_at <= now() ORDER BY ready_at LIMIT 10) AS oldest
+            WHERE oldest.overdue_at > now())
     ) - clock_timestamp())::float8 AS seconds
 """
 
@@ -195,9 +201,9 @@ def unsent(groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> 
 def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:
     """Return whether something is due, and in how many seconds the next thing will be, None if nothing will.
 
-    Looks ahead for promises of ``groups``, and for all deadlines and timers if ``deadlines``.
+    Looks ahead for promises of ``groups`` and their messages, and for all deadlines and timers if ``deadlines``.
     """
-    found = rows(DUE, groups=list(groups), deadlines=deadlines)[0]
+    found = rows(DUE, groups=list(groups), deadlines=deadlines, every=settings.SWEEP_EVERY)[0]
     return found["is_due"], found["seconds"]
 
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # locks, and to beat, again. Watchdogs try every 0.1 s, or are in a commit that is tried every 0.5 s.
 LOCKS_RETURN_S = 1.5
 LEAST_WAIT_S = 0.01
+RECONNECT_EVERY_S = 0.1
 HAND_BACK_TRIES = 3
 
 
@@ -87,14 +88,18 @@ class Node(bootsteps.StartStopStep):
         return thread
 
     def _repeat(self, name: str, act: Callable[[], float | None]) -> None:
-        """Act every SWEEP_EVERY, or sooner, in as many seconds as ``act`` returns."""
+        """Act every SWEEP_EVERY, or sooner, in as many seconds as ``act`` returns, or once PostgreSQL is back."""
         wait_s: float | None = None
+        is_away = False
         while not self._ended.wait(min(settings.SWEEP_EVERY.total_seconds(), wait_s or math.inf)):
             wait_s = None
             try:
                 wait_s = act()
+                is_away = False
             except (DatabaseError, InterfaceError) as error:
-                log.warning("%s failed, trying again: %s", name, error)
+                if not is_away:
+                    log.warning("%s failed, trying again: %s", name, error)
+                is_away, wait_s = True, RECONNECT_EVERY_S
             except Exception:  # the thread must live on: without it the node loses its claims
                 log.exception("%s failed, trying again", name)
 

@@ -42,8 +42,9 @@ def _recover() -> None:
 def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) -> float | None:
     """Settle timers and deadlines that are due, and send what is ready in this node's own groups and nobody came for.
 
-    Return in how many seconds the next retry of ``groups`` is due, or, if ``deadlines``, the next timer or deadline of
-    all; None if nothing is. A group without workers gets no messages; a worker that comes finds its work here.
+    Return in how many seconds the next retry or overdue message of ``groups`` is due, or, if ``deadlines``, the next
+    timer or deadline of all; None if nothing is. A group without workers gets no messages; a worker that comes finds
+    its work here.
     """
     is_due, seconds = sweeps.due(groups, deadlines=deadlines)
     if is_due:

@@ -123,6 +123,21 @@ def test_what_is_due_next_is_told_in_seconds(start, claim):
     assert sweeps.due(["g"], deadlines=False)[0] is True
 
 
+def test_the_time_at_which_a_message_will_be_overdue_is_told_too(start):
+    start()
+    sql.rows("UPDATE flows_promise SET sent_at = now() - interval '0.4 seconds'")
+    assert 0.3 < (sweeps.due(["other", "g"], deadlines=False)[1] or 0) <= 0.6
+    assert sweeps.due(["other"], deadlines=False)[1] is None
+    sql.rows("UPDATE flows_promise SET sent_at = now() - interval '1 second'")
+    assert sweeps.due(["g"], deadlines=False) == (True, None)
+
+
+def test_where_messages_are_overdue_one_after_the_other_they_wait_for_each_other(start):
+    start()
+    sql.rows("UPDATE flows_promise SET sent_at = now() - interval '0.9 seconds'")
+    assert 0.15 < (sweeps.due(["g"], deadlines=False)[1] or 0) <= 0.2
+
+
 def test_the_next_retry_of_ones_own_groups_is_due_too(start, claim):
     start()
     failed = Failed(
