@@ -1,7 +1,8 @@
-"""Real servers for the tiers that need them: one PostgreSQL and one Redis per run, stopped by their handles."""
+"""Real servers for the tiers that need them, stopped by their handles."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from celery import current_app
@@ -15,13 +16,21 @@ from tests import celery_app  # noqa: F401 - adds its queues
 
 settings.SECRET_KEY = "only-for-tests"
 
+NewServers = Callable[[str], AbstractContextManager[Servers]]
+
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """PostgreSQL and Redis of our own, whatever the environment names."""
+def new_servers(tmp_path_factory: pytest.TempPathFactory) -> NewServers:
+    """Start PostgreSQL and Redis of our own, whatever the environment names."""
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
-    with Servers.start(tmp_path_factory.mktemp("servers")) as started:
+    return lambda name: Servers.start(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def servers(new_servers: NewServers) -> Iterator[Servers]:
+    """PostgreSQL and Redis for whoever leaves them alone."""
+    with new_servers("servers") as started:
         yield started
 
 

@@ -1,7 +1,6 @@
 """Real processes: the gateway, nine workers and Flower on real servers, started once and used as their users do."""
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from psycopg.rows import dict_row
 
 from local.servers import Servers
 from local.stack import Stack
+from tests.conftest import NewServers
 from tests.waiting import wait_until
 
 Query = Callable[..., list[dict[str, Any]]]
@@ -66,11 +66,9 @@ def key() -> Callable[[], str]:
 
 
 @pytest.fixture(scope="session")
-def fragile_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def fragile_servers(new_servers: NewServers) -> Iterator[Servers]:
     """PostgreSQL and Redis to kill, restart and freeze, apart from those on which everybody else depends."""
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        os.environ.pop(name, None)
-    with Servers.start(tmp_path_factory.mktemp("fragile-servers")) as started:
+    with new_servers("fragile-servers") as started:
         yield started
 
 

@@ -13,6 +13,7 @@ from bench.systems.flows import FLOWS
 from bench.workloads import FAN_OUT_100, LATENCY, THROUGHPUT
 from local.servers import Servers
 from local.stack import Stack
+from tests.conftest import NewServers
 
 TINY = (
     replace(LATENCY, times=2),
@@ -22,11 +23,9 @@ TINY = (
 
 
 @pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(new_servers: NewServers) -> Iterator[Servers]:
     """Servers apart from others': their workers serve the same queues, and drop what is meant for these functions."""
-    for name in ("DATABASE_URL", "REDIS_URL"):
-        monkeypatch.delenv(name, raising=False)
-    with Servers.start(tmp_path_factory.mktemp("bench-servers")) as started:
+    with new_servers("bench-servers") as started:
         yield started
 
 
