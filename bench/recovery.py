@@ -276,7 +276,10 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--times", type=int, default=10, help="how often each fault is made (default: 10)")
     parser.add_argument("--long-times", type=int, default=3, help="likewise, of those that take long (default: 3)")
     parser.add_argument("--only", default="", help="only faults whose name has this in it")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    if min(asked.times, asked.long_times) < 1:
+        parser.error("--times and --long-times: each fault is made once at least")
+    return asked
 
 
 def _chosen(faults: tuple[Fault, ...], only: str) -> list[Fault]:
