@@ -27,7 +27,7 @@ def _outcomes(world: World):
     }
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
 @given(program=programs(), seed=st.integers(0, 2**32))
 def test_faults_change_no_outcome(program, seed):
     calm, calm_effects = _run(program, seed, Faults())
