@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import psycopg
 
 from bench.installation import Installation, Setting
@@ -12,6 +14,7 @@ from bench.recovery import await_condition
 from bench.rows import MS, Row, median_and_range
 from bench.run import Run
 from bench.systems.flows import FLOWS
+from local.slot import SHORT_LIFE_S
 
 WORKLOAD = "W4"
 NAP_MS = 1000
@@ -47,6 +50,8 @@ def measure_killed(run: Run) -> Iterator[Row]:
 
 def _interrupt(run: Run, flows: Installation, pool: ThreadPoolExecutor) -> float:
     flows.stack.wait_ready()
+    # A stack gives up what dies young three times in a row.
+    await_condition(lambda: all(_age_s(node) > SHORT_LIFE_S for node in flows.stack.pids("worker-a")))
     ended = pool.submit(flows.ask, "one_at_a_time", "nap", (NAP_MS,), expected=1)
     with psycopg.connect(run.servers.database_url, autocommit=True) as database:
 
@@ -59,3 +64,7 @@ def _interrupt(run: Run, flows: Installation, pool: ThreadPoolExecutor) -> float
         seconds = await_condition(lambda: (now := running()) is not None and now[0] > fence and now[1] != session)
     ended.result()
     return seconds
+
+
+def _age_s(pid: int) -> float:
+    return time.time() - psutil.Process(pid).create_time()
