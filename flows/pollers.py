@@ -83,13 +83,11 @@ def wait(names: Sequence[str], seconds: float) -> bool:
     """
     if time.monotonic() < _away_until:
         return False
-    was_away = _away_until
-    found = _ask(lambda client: client.brpop([_key(name) for name in names], seconds))
-    return found is not None or _away_until > was_away
+    return _ask(lambda client: client.brpop([_key(name) for name in names], seconds), when_lost=True) is not None
 
 
-def _ask(ask: "Callable[[Redis], Any]") -> Any:
-    """Return the answer of this thread's client; None if the broker is away, or is no Redis."""
+def _ask(ask: "Callable[[Redis], Any]", *, when_lost: Any = None) -> Any:
+    """Return the answer of this thread's client; ``when_lost`` if the broker is away, None if it is no Redis."""
     global _away_until
     try:
         client = _thread.client()
@@ -98,7 +96,7 @@ def _ask(ask: "Callable[[Redis], Any]") -> Any:
         _thread.forget()
         _away_until = time.monotonic() + _PAUSE_S
         log.warning("not waiting for calls, they come by message: %s", error)
-        return None
+        return when_lost
 
 
 def _key(name: str) -> str:

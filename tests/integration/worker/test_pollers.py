@@ -22,11 +22,16 @@ BAZ = ReadyRef(id="p", group="service-c", function="baz")
 
 
 @pytest.fixture
-def waiting() -> Iterator[Callable[[], int]]:
-    """How many clients of the broker wait at a list."""
+def client() -> Iterator[Any]:
+    """A client of the broker."""
     with current_app.connection_for_write() as broker:
-        client = broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
-        yield lambda: int(client.info("clients")["blocked_clients"])
+        yield broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
+
+
+@pytest.fixture
+def waiting(client: Any) -> Callable[[], int]:
+    """How many clients of the broker wait at a list."""
+    return lambda: int(client.info("clients")["blocked_clients"])
 
 
 @pytest.fixture
@@ -88,12 +93,10 @@ def test_a_message_that_nobody_comes_for_is_followed_by_another(queue_length):
     assert queue_length("service-c") == 2
 
 
-def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_thread, monkeypatch):
+def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_thread, client, monkeypatch):
     monkeypatch.setattr(pollers, "_away_until", 0.0)
     waits = in_thread(pollers.wait, ["service-c.baz"], 20)
-    with current_app.connection_for_write() as broker:
-        client = broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
-        client.client_kill_filter(_type="normal", skipme=True)
+    client.client_kill_filter(_type="normal", skipme=True)
     assert waits.result(timeout=10) is True
     assert pollers.wait(["service-c.baz"], 20) is False
 
