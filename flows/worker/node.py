@@ -24,6 +24,7 @@ from flows.store.nodes import NodeInfo
 from flows.worker import broker, process
 from flows.worker.consumer import Consumer
 from flows.worker.sweep import fire, sweep
+from flows.worker.watchdog import RECONNECT_EVERY_S
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 # locks, and to beat, again. Watchdogs try every 0.1 s, or are in a commit that is tried every 0.5 s.
 LOCKS_RETURN_S = 1.5
 LEAST_WAIT_S = 0.01
-RECONNECT_EVERY_S = 0.1
 HAND_BACK_TRIES = 3
 
 

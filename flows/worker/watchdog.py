@@ -21,7 +21,7 @@ from flows.store import sql
 
 log = logging.getLogger(__name__)
 
-_RECONNECT_EVERY_S = 0.1
+RECONNECT_EVERY_S = 0.1
 
 
 class Watched(Protocol):
@@ -142,4 +142,4 @@ class Watchdog:
     def _reconnect(self) -> None:
         with suppress(DatabaseError, InterfaceError):
             sql.connection().close()
-        time.sleep(_RECONNECT_EVERY_S)
+        time.sleep(RECONNECT_EVERY_S)

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from django.db import connection
@@ -6,6 +7,12 @@ from django.db import connection
 from flows.store import nodes
 from flows.store.nodes import NodeInfo
 from flows.worker import drain, process
+
+
+def end_session() -> None:
+    """Have PostgreSQL end the session of this thread's connection."""
+    with closing(connection.copy()) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from flows.engine.decision import Failed, Interrupted, Resolved, Suspended
 from flows.store import outcomes, promises, sql
 from flows.worker.ledger import Ledger
 from tests.integration.conftest import call, suspend
+from tests.integration.worker.conftest import end_session
 from tests.orders.models import Payment, pay
 from tests.waiting import wait_until
 
@@ -236,9 +237,7 @@ class TestAtomicSteps:
     def test_a_database_that_goes_away_is_told_from_a_step_that_fails(self, ledger, running):
         def step():
             pay("o", 5)
-            with connection.copy().cursor() as other:
-                backend = connection.connection.info.backend_pid
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [backend])
+            end_session()
             return self.step(running)()
 
         with pytest.raises(Interrupted):
