@@ -103,9 +103,9 @@ UPDATE flows_promise SET note = CASE addressee WHEN '' THEN 'no live node serves
 RETURNING "group"
 """
 
-# When the last message for a promise should have been seen: the wait doubles with each one sent, up to 32 sweeps, so
-# that a group without workers is not flooded.
-OVERDUE_AT = "sent_at + %(every)s * power(2, LEAST(sends, 5))"
+# How long after it was sent a message is overdue: the wait doubles with each one, up to 32 sweeps, so that a group
+# without workers is not flooded.
+OVERDUE_AFTER = "%(every)s * power(2, LEAST(sends, 5))"
 
 # Whether a deadline, a timer, or a promise of `groups` is due, and in how many seconds the next one will be, or the
 # message for one of the oldest will be overdue: looked up at the ends of two indexes. (Where many wait, one after the
@@ -123,8 +123,8 @@ SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at
             WHERE phase = 'ready' AND "group" = served AND ready_at > now()) AS next),
         (SELECT min(GREATEST(oldest.overdue_at, now() + %(every)s / 5))
             FROM unnest(%(groups)s::text[]) AS served CROSS JOIN LATERAL (
-            SELECT """
-    + OVERDUE_AT
+            SELECT sent_at + """
+    + OVERDUE_AFTER
     + """ AS overdue_at FROM flows_promise
             WHERE phase = 'ready' AND "group" = served AND ready_at <= now() ORDER BY ready_at LIMIT 10) AS oldest
             WHERE oldest.overdue_at > now())
@@ -136,9 +136,9 @@ UNSENT = (
     """
 SELECT id, "group", function, addressee FROM flows_promise
 WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
-    AND (sent_at IS NULL OR """
-    + OVERDUE_AT
-    + """ < now())
+    AND (sent_at IS NULL OR sent_at < now() - """
+    + OVERDUE_AFTER
+    + """)
 ORDER BY ready_at LIMIT %(limit)s
 """
 )
