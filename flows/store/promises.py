@@ -45,10 +45,14 @@ EXPIRE = (
     RETURNING id, root_id, kind, "group", function"""
 )
 
+# One by one: for a list of unknown length, and a table that was not counted yet, PostgreSQL reads the whole table.
 READ = """
-SELECT id, root_id, parent_id, kind, "group", function, version, args, tags, state, phase, value, error, note,
-    created_at, deadline_at, settled_at, state = 'pending' AND deadline_at <= clock_timestamp() AS is_overdue
-FROM flows_promise WHERE id = ANY(%(ids)s)
+SELECT p.*
+FROM unnest(%(ids)s::text[]) AS wanted(id) CROSS JOIN LATERAL (
+    SELECT id, root_id, parent_id, kind, "group", function, version, args, tags, state, phase, value, error, note,
+        created_at, deadline_at, settled_at, state = 'pending' AND deadline_at <= clock_timestamp() AS is_overdue
+    FROM flows_promise WHERE id = wanted.id OFFSET 0
+) AS p
 """
 
 CHILDREN = """SELECT id FROM flows_promise WHERE parent_id = %(id)s ORDER BY "position" LIMIT %(limit)s"""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flows.store import claims, joins, outcomes, sql
+from flows.store import claims, joins, outcomes, promises, sql
 
 SETTLED = 3_000
 PENDING = 300
@@ -39,6 +39,7 @@ def statement(**parts):
 @pytest.mark.parametrize(
     "text",
     [
+        promises.READ,
         claims.CLAIM_NAMED,
         claims.CLAIM_READY,
         joins.JOIN,
@@ -46,7 +47,7 @@ def statement(**parts):
         statement(has_calls=False, has_ends=True),
         statement(has_calls=True, has_ends=True),
     ],
-    ids=["claim named", "claim ready", "join", "commit of calls", "commit of ends", "commit of both"],
+    ids=["read", "claim named", "claim ready", "join", "commit of calls", "commit of ends", "commit of both"],
 )
 def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
     """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""
