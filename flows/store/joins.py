@@ -15,12 +15,15 @@ RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_comm
 """
 )
 
-# The rows are locked first, in one order, so that two joins of the same parents cannot block each other; the check runs
-# in the UPDATE. Asynchronous: a wake-up that a crash undoes is found by the sweep.
+# Parents that wait for more are not locked: of many children each looks here as it ends. Those that may go on are, in
+# one order, so that two joins of the same parents cannot block each other; the UPDATE checks again. Asynchronous: a
+# wake-up that a crash undoes is found by the sweep.
 JOIN = (
     """
 WITH due AS (
-    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'suspended' ORDER BY id FOR UPDATE
+    SELECT id FROM flows_promise p WHERE p.id = ANY(%(ids)s) AND p.phase = 'suspended' AND"""
+    + MAY_GO_ON
+    + """ORDER BY id FOR UPDATE
 )"""
     + _WAKE
 )
