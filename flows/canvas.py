@@ -190,12 +190,6 @@ def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     return send(needed(ready))
 
 
-def wake_another(ready: ReadyRef) -> None:
-    """Get one more worker for a promise that waits, also if others are known to come."""
-    if ready.task_name not in _hand_over([ready]).taken:
-        send([ready])
-
-
 def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     """Hand the promises over to workers that wait for some, and return those that need a message.
 

@@ -56,15 +56,16 @@ def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
         for name in names:
             key = _key(name)
             # One token is enough, however many calls there are: whoever comes takes more than one.
-            pipeline.delete(key).lpush(key, 1).llen(key)
-        counts = dict(zip(names, pipeline.execute()[2::3], strict=True))
-        left = [name for name in names if counts[name]]
-        for name in left:
+            pipeline.delete(key).lpush(key, 1).llen(key).exists(_mark(name))
+        found = pipeline.execute()
+        taken = {name for name, count in zip(names, found[2::4], strict=True) if not count}
+        announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
+        silent = [name for name in names if name not in taken | announced]
+        for name in silent:
             pipeline.set(_mark(name), 1, nx=True, px=int(1000 * ANNOUNCED_S))
-        is_first = dict(zip(left, pipeline.execute(), strict=True)) if left else {}
-    return HandedOver(
-        taken=frozenset(counts) - frozenset(left), announced=frozenset(name for name in left if not is_first[name])
-    )
+        firsts = pipeline.execute() if silent else []
+    announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
+    return HandedOver(taken=frozenset(taken), announced=frozenset(announced))
 
 
 def clear(names: Sequence[str]) -> bool:

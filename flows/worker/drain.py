@@ -15,9 +15,9 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # missing f
 from flows import canvas, pollers
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved
-from flows.engine.registry import registry
+from flows.engine.registry import AnyFunction, registry
 from flows.store import claims
-from flows.store.claims import Claim
+from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
 from flows.worker.attempts import run_attempt
 from flows.worker.events import Events
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 BATCH_S = 0.010
 MAX_BATCH = 100
 # After this long a drain hands over to a message, so that other queues, rate limits and child recycling get their turn.
-DRAIN_S = 0.250
+DRAIN_S = 0.500
 # For so long a drain waits for the next call: a message would take longer to come than most flows take for a step.
 LINGER_S = 0.050
 
@@ -57,19 +57,31 @@ class Pace:
 _paces: dict[str, Pace] = {}
 
 
+def arrived(group: str) -> bool:
+    """Take note that a message has come for ``group``: who calls from now on sends another. False if none was due.
+
+    Call this before the claim, so that whatever is called after it has a message of its own.
+    """
+    return pollers.clear([function.task_name for function in _drained(group)])
+
+
+def wake_if_slow(following: ReadyRef) -> None:
+    """Wake one more worker for what is ready, too, before an attempt that it would wait for; not if these are quick."""
+    if _pace(following.group).batch_size() == 1:
+        canvas.wake([following])
+
+
 def drain(group: str, *, looks: bool = True) -> None:
     """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S; for DRAIN_S at most.
 
     Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
     does the same. ``looks`` is False if nothing is ready to begin with.
     """
-    tasks = current_app.tasks
-    functions = [f for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
+    functions = _drained(group)
     names = [function.task_name for function in functions]
-    pace = _paces.setdefault(group, Pace())
+    pace = _pace(group)
     until = time.monotonic() + DRAIN_S
     has_woken = False
-    looks |= pollers.clear(names)
     while not process.is_stopping():
         if not looks:
             if time.monotonic() > until or not pollers.wait(names, LINGER_S):
@@ -81,7 +93,7 @@ def drain(group: str, *, looks: bool = True) -> None:
         is_over = time.monotonic() > until
         if following and (is_over or not has_woken):
             has_woken = True
-            canvas.wake_another(following)
+            canvas.wake([following])
         looks = following is not None
         if claimed:
             changes.claimed(claimed)
@@ -89,6 +101,15 @@ def drain(group: str, *, looks: bool = True) -> None:
                 looks |= _run_batch(claimed, ledger(), pace, events, stays_for=() if is_over else names)
         if is_over:
             return
+
+
+def _drained(group: str) -> list[AnyFunction]:
+    tasks = current_app.tasks
+    return [f for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
+
+
+def _pace(group: str) -> Pace:
+    return _paces.setdefault(group, Pace())
 
 
 def _run_batch(

@@ -21,7 +21,7 @@ from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed
 from flows.worker import changes, process
 from flows.worker.attempts import run_attempt
-from flows.worker.drain import drain
+from flows.worker.drain import arrived, drain, wake_if_slow
 from flows.worker.ledger import ledger
 
 log = logging.getLogger(__name__)
@@ -58,15 +58,19 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         # The table decides what is continued; what the message says may be out of date.
         self.request.callbacks = self.request.chord = None
         named = ReadyRef(id=str(self.request.id), group=function.group, function=function.name)
+        drains = is_drainable(function)
+        was_announced = drains and arrived(function.group)
         try:
             claim, following = _trying_again(lambda: claims.claim_named(named, process.holder(), process.records()))
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
             raise Ignore from error
         # A message that found nothing may be meant to wake.
-        self.request.update(drains=is_drainable(function), looks=claim is None or following is not None)
+        self.request.update(drains=drains, looks=was_announced or claim is None or following is not None)
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
+        if following is not None:
+            wake_if_slow(following)
         changes.claimed([claim])
         with _retiring():
             decision = run_attempt(claim, ledger())

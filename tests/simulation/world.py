@@ -368,7 +368,7 @@ class Worker:
             claims, following = self.world.store.claim_ready(group, functions, limit, self._holder)
             if following is not None and not has_woken:
                 has_woken = True
-                self.world.send([following])
+                self.world.send(self.world.needed([following]))
             looks = following is not None
             if claims:
                 self._boundary("after claims")

@@ -1,10 +1,12 @@
 import pytest
-from celery import signals
+from celery import current_app, signals
 
 import flows
 from flows.store import promises, sql, sweeps
+from flows.worker import drain as drains
 from flows.worker import process
-from flows.worker.drain import drain
+from flows.worker.attempts import run_attempt
+from flows.worker.drain import Pace, arrived, drain
 
 
 @pytest.fixture
@@ -38,8 +40,33 @@ def test_a_drain_shares_its_commits(started):
 
 def test_a_drain_wakes_one_more_worker_if_more_is_ready(started, queue_length):
     before = queue_length("service-c")
+    arrived("service-c")
     drain("service-c")
     assert queue_length("service-c") == before + 1
+
+
+def test_a_drain_sends_no_message_beside_one_that_is_on_its_way(started, queue_length):
+    before = queue_length("service-c")
+    drain("service-c")
+    assert queue_length("service-c") == before
+
+
+@pytest.mark.parametrize(("duration_s", "messages"), [(0.05, 1), (0.0001, 0)])
+def test_one_more_worker_is_woken_before_an_attempt_that_takes_long(
+    started, queue_length, monkeypatch, duration_s, messages
+):
+    pace = Pace()
+    pace.measured(duration_s)
+    monkeypatch.setitem(drains._paces, "service-c", pace)
+    before, sent = queue_length("service-c"), []
+
+    def attempt(claim, ledger):
+        sent.append(queue_length("service-c") - before)
+        return run_attempt(claim, ledger)
+
+    monkeypatch.setattr("flows.worker.task.run_attempt", attempt)
+    current_app.tasks["service-c.baz"].apply(task_id="p0")
+    assert sent == [messages]
 
 
 def test_each_drained_attempt_is_a_task_to_celerys_signals(started):
