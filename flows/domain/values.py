@@ -16,6 +16,9 @@ MAX_DEPTH = 64
 # Of one value, or of all arguments of one call, as UTF-8. Larger things belong into a store of their own, by reference.
 MAX_BYTES = 4 * 1024 * 1024
 _SCALARS = frozenset({int, bool, type(None)})
+# Made once: ``json.dumps`` makes an encoder for each call that says how it wants its text.
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_write_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def encode(value: Any, field: str) -> str:
@@ -26,7 +29,7 @@ def encode(value: Any, field: str) -> str:
     """
     _check(value, field, 0)
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _write(value)
     except ValueError as error:  # Python writes no integer of more than some thousand digits
         raise NotJSONError(field, f"cannot be written as JSON: {error}") from error
     if len(text) > MAX_BYTES // 4 and len(text.encode()) > MAX_BYTES:
@@ -45,7 +48,7 @@ def digest(args: Sequence[Any], text: str | None = None) -> str:
     ``text`` is what ``encode`` wrote of them, if that is known: without an object in it, it stands in order.
     """
     if text is None or "{" in text:
-        text = json.dumps(args, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        text = _write_sorted(args)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
