@@ -66,8 +66,12 @@ def arrived(group: str) -> bool:
 
 
 def wake_if_slow(following: ReadyRef) -> None:
-    """Wake one more worker for what is ready, too, before an attempt that it would wait for; not if these are quick."""
-    if _pace(following.group).batch_size() == 1:
+    """Wake one more worker for what is ready, too, before an attempt that it would wait for; not if these are quick.
+
+    What is not drained has a message of its own.
+    """
+    is_drained = not following.addressee and any(f.name == following.function for f in _drained(following.group))
+    if is_drained and _pace(following.group).batch_size() == 1:
         canvas.wake([following])
 
 

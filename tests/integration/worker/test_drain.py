@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 from celery import current_app, signals
 
 import flows
+from flows import canvas
 from flows.store import promises, sql, sweeps
+from flows.store.claims import ReadyRef
 from flows.worker import drain as drains
 from flows.worker import process
 from flows.worker.attempts import run_attempt
-from flows.worker.drain import Pace, arrived, drain
+from flows.worker.drain import Pace, arrived, drain, wake_if_slow
 
 
 @pytest.fixture
@@ -67,6 +71,15 @@ def test_one_more_worker_is_woken_before_an_attempt_that_takes_long(
     monkeypatch.setattr("flows.worker.task.run_attempt", attempt)
     current_app.tasks["service-c.baz"].apply(task_id="p0")
     assert sent == [messages]
+
+
+def test_another_worker_is_woken_only_for_what_is_drained(worker, monkeypatch):
+    woken: list[ReadyRef] = []
+    monkeypatch.setattr(canvas, "wake", woken.extend)
+    ready = ReadyRef(id="p", group="service-c", function="baz")
+    for each in (ready, replace(ready, function="unknown_here"), replace(ready, addressee="node@test")):
+        wake_if_slow(each)
+    assert woken == [ready]
 
 
 def test_each_drained_attempt_is_a_task_to_celerys_signals(started):
