@@ -37,12 +37,12 @@ MIDDLEWARE = [
     "flows.http.problems.ProblemMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "gateway_project.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "gateway_project.middleware.CsrfViewMiddleware",
+    "gateway_project.middleware.AuthenticationMiddleware",
+    "gateway_project.middleware.MessageMiddleware",
+    "gateway_project.middleware.XFrameOptionsMiddleware",
 ]
 
 TEMPLATES = [
