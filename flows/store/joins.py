@@ -5,19 +5,16 @@ from collections.abc import Iterable
 from flows.store.claims import MAY_GO_ON, ReadyRef
 from flows.store.sql import Row, rows
 
-_WAKE = (
-    """
-UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due
-WHERE p.id = due.id AND p.phase = 'suspended' AND p.state = 'pending' AND"""
-    + MAY_GO_ON
-    + """
+# What is in `due` was looked at as it was locked. To ask for its phase once more could make PostgreSQL read all that is
+# suspended.
+_WAKE = """
+UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due WHERE p.id = due.id
 RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_commit', 'off', true)
 """
-)
 
 # Parents that wait for more are not locked: of many children each looks here as it ends. Those that may go on are, in
-# one order, so that two joins of the same parents cannot block each other; the UPDATE checks again. Asynchronous: a
-# wake-up that a crash undoes is found by the sweep.
+# one order, so that two joins of the same parents cannot block each other. Asynchronous: a wake-up that a crash undoes
+# is found by the sweep.
 JOIN = (
     """
 WITH due AS (

@@ -99,14 +99,15 @@ _AWAITED = """
 """
 
 # A parent that awaits this call alone may go on. If it is locked, or was suspended after this statement began, it is
-# left to a join.
+# left to a join. (LATERAL: one by one, or PostgreSQL might read all that is suspended.)
 _WOKEN = """
 ), woken AS (
     UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0
     FROM (
-        SELECT s.id FROM flows_promise s JOIN held ON held.parent_id = s.id
-        WHERE held.state <> 'pending' AND held.continuation = 'link' AND s.phase = 'suspended'
-        FOR UPDATE OF s SKIP LOCKED
+        SELECT s.id FROM held CROSS JOIN LATERAL (
+            SELECT id FROM flows_promise WHERE id = held.parent_id AND phase = 'suspended' FOR UPDATE SKIP LOCKED
+        ) AS s
+        WHERE held.state <> 'pending' AND held.continuation = 'link'
     ) AS free
     WHERE p.id = free.id
     RETURNING p.id

@@ -59,3 +59,7 @@ def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one
     assert "Index" in plan
     assert "Seq Scan on flows_promise" not in plan
     assert not re.search("flows_promise_(due|claimed|created|called|roots)", plan)
+    # By id alone: what is suspended may be as much as all that is pending.
+    assert plan.count("flows_promise_suspended") == len(
+        re.findall(r"flows_promise_suspended.*\n\s*Index Cond: \(+id\)", plan)
+    )
