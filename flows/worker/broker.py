@@ -1,6 +1,7 @@
-"""Two places where kombu's Redis transport ends or silences a worker when Redis fails, put right in this process.
+"""Three places in kombu's Redis transport, put right in this process; no setting avoids them. Seen with kombu 5.7.
 
-Seen with kombu 5.7. Both would leave a worker that beats and takes no work, or none; no setting avoids them.
+In two of them Redis, failing, ends or silences a worker: one that beats and takes no work is left, or none. In the
+third each command costs more than it need.
 """
 
 from typing import Any
@@ -30,9 +31,9 @@ class QoS(redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
 
 
-# kombu's own name, private to it, and not in its type stubs.
-_NAME = "_connparams"
-_connparams = getattr(redis.Channel, _NAME)
+# kombu's own names, private to it, and not in its type stubs.
+_CONNPARAMS, _CREATE_CLIENT = "_connparams", "_create_client"
+_connparams, _create_client = getattr(redis.Channel, _CONNPARAMS), getattr(redis.Channel, _CREATE_CLIENT)
 
 
 def _kept_connparams(channel: Any, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's
@@ -47,7 +48,20 @@ def _kept_connparams(channel: Any, asynchronous: bool = False) -> dict[str, Any]
     return dict(kept.get(asynchronous) or next(iter(kept.values())))
 
 
+def _kept_client(channel: Any, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's
+    """Return the client of a channel's connections.
+
+    kombu makes a new one for each command, two for each message that a worker takes: longer work than the command.
+    """
+    pool = channel.async_pool if asynchronous else channel.pool
+    kept = channel.__dict__.setdefault("_flows_clients", {})
+    if asynchronous not in kept or kept[asynchronous].connection_pool is not pool:
+        kept[asynchronous] = _create_client(channel, asynchronous)
+    return kept[asynchronous]
+
+
 def install() -> None:
-    """Use both in this process, for connections that are made from now on."""
+    """Use all three in this process, for connections that are made from now on."""
     redis.Channel.QoS = QoS
-    setattr(redis.Channel, _NAME, _kept_connparams)
+    setattr(redis.Channel, _CONNPARAMS, _kept_connparams)
+    setattr(redis.Channel, _CREATE_CLIENT, _kept_client)
