@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from celery import current_app
 
-from flows import canvas
+from flows import canvas, pollers
 from flows.domain import values
 from flows.domain.promise import Kind
 from flows.engine.decision import Call, Resolved, Suspended
@@ -54,7 +54,8 @@ def claim(holder: Holder) -> Callable[..., Claim]:
 @pytest.fixture
 def queue_length(servers: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
     """How many messages wait in a queue of the real broker, which is not known to have been away."""
-    monkeypatch.setattr(canvas, "_away_until", 0.0)
+    for module in (canvas, pollers):
+        monkeypatch.setattr(module, "_away_until", 0.0)
     with current_app.connection_for_write() as connection:
         client = connection.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
         client.flushdb()
