@@ -55,11 +55,16 @@ def _keep_what_migrations_made() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(servers: Servers) -> None:
-    """Point Django at our own PostgreSQL and Celery at our own Redis, apart from what acceptance tests use there."""
+def broker(servers: Servers) -> None:
+    """Point Celery at our own Redis, apart from what acceptance tests use there."""
+    current_app.conf.update(broker_url=servers.redis_url.replace("/0", "/1"))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(servers: Servers, broker: None) -> None:
+    """Point Django at our own PostgreSQL, and Celery at our own Redis."""
     import environ
 
     connections["default"].settings_dict |= environ.Env.db_url_config(servers.database_url) | {
         "OPTIONS": settings.DATABASES["default"]["OPTIONS"]
     }
-    current_app.conf.update(broker_url=servers.redis_url.replace("/0", "/1"))

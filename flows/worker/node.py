@@ -61,6 +61,7 @@ class Node(bootsteps.StartStopStep):
         broker.install()
         worker.consumer_cls = Consumer
         process.become_node(self._node_id, worker.hostname)
+        process.set_sends_events(worker.task_events)
         # A connection must not be shared with the processes that are forked now; memory should be, and stays so if the
         # garbage collector leaves what exists alone.
         connections[settings.DATABASE].close()
@@ -107,8 +108,9 @@ class Node(bootsteps.StartStopStep):
         nodes.beat(self._node_id, self._info)
 
     def _sweep(self, worker: Any) -> float | None:
-        dispatcher = getattr(worker.consumer, "event_dispatcher", None)
-        process.set_sends_events(bool(dispatcher and dispatcher.enabled))
+        if dispatcher := getattr(worker.consumer, "event_dispatcher", None):
+            # Remote control turns events on and off. No group at all means every one.
+            process.set_sends_events(not dispatcher.groups or "task" in dispatcher.groups)
         sql.connection().ensure_connection()
         if sql.connection().connection is not self._connection:
             self._connection, self._connected_at = sql.connection().connection, time.monotonic()

@@ -52,7 +52,7 @@ def claim(holder: Holder) -> Callable[..., Claim]:
 
 
 @pytest.fixture
-def queue_length(servers: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
+def queue_length(broker: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
     """How many messages wait in a queue of the real broker, which is not known to have been away."""
     for module in (canvas, pollers):
         monkeypatch.setattr(module, "_away_until", 0.0)

@@ -1,7 +1,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
+from celery import current_app
 from django.db import connection
 
 from flows.store import nodes
@@ -13,6 +15,13 @@ def end_session() -> None:
     """Have PostgreSQL end the session of this thread's connection."""
     with closing(connection.copy()) as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+
+
+@pytest.fixture
+def client(broker: None) -> Iterator[Any]:
+    """A client of the broker."""
+    with current_app.connection_for_write() as opened:
+        yield opened.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ FOO = ReadyRef(id="q", group="service-c", function="foo")
 
 
 @pytest.fixture
-def client() -> Iterator[Any]:
-    """A client of the broker."""
-    with current_app.connection_for_write() as broker:
-        yield broker.default_channel.client  # type: ignore[attr-defined]  # of the Redis transport
-
-
-@pytest.fixture
 def waiting(client: Any) -> Callable[[], int]:
     """How many clients wait at a list of this broker: workers of other tests may wait at another of its server."""
     own = client.client_info()["db"]
