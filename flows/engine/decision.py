@@ -98,6 +98,9 @@ class Journal(Protocol):
     def cancel(self, promise_ids: Iterable[str]) -> None:
         """Cancel these calls, and what is below them, in one transaction with what was recorded last."""
 
+    def before_user_code(self) -> None:
+        """Take note that user code goes on after calls were recorded or canceled: they must not wait for its end."""
+
     def now(self) -> datetime:
         """Return the time of the database's clock, aware."""
 

@@ -30,6 +30,7 @@ class History:
         self._position = 0
         self._created: list[Call] = []
         self._canceled: set[str] = set()
+        self._is_unwritten = False
         self._has_ended = False
 
     @property
@@ -85,12 +86,14 @@ class History:
         self.next_position()
         if not is_marked:
             self.record(call)
+            self.before_user_code()
         return True
 
     def record(self, call: Call) -> None:
         """Hand a call to the journal."""
         self._journal.record(call)
         self._created.append(call)
+        self._is_unwritten = True
 
     def commit_with(self, step: Callable[[], Call]) -> Call:
         """Have the journal run ``step`` in one transaction with the record of the call that it returns."""
@@ -104,6 +107,13 @@ class History:
         if pending:
             self._journal.cancel(pending)
             self._canceled.update(pending)
+            self._is_unwritten = True
+
+    def before_user_code(self) -> None:
+        """Tell the journal that user code goes on, if anything was handed to it since it did before."""
+        if self._is_unwritten:
+            self._is_unwritten = False
+            self._journal.before_user_code()
 
     def reached(self, promise_ids: Iterable[str]) -> None:
         """Take note that the function has what it was waiting for."""

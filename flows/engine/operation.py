@@ -231,6 +231,7 @@ class Run(PromiseOperation[R_co]):
 
     def resolved(self) -> Call:
         """Run the step and return its record, not written yet."""
+        self.history.before_user_code()
         value = self._step()
         if inspect.iscoroutine(value):
             value = asyncio.run(value)

@@ -78,6 +78,7 @@ def _drive(body: Any, history: History) -> Any:
     answer: Callable[[], Any] = lambda: body.send(None)  # noqa: E731 - the next step, chosen by the last answer
     try:
         while True:
+            history.before_user_code()
             try:
                 operation = answer()
             except StopIteration as stop:

@@ -121,13 +121,14 @@ def _run_batch(
 ) -> bool:
     """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
     current.enqueue(claimed)
+    looks = False
     while not process.is_stopping() and (claim := current.begin_next()):
-        _run_one(claim, current, pace, events)
+        looks |= _run_one(claim, current, pace, events, stays_for=stays_for)
     current.release()
-    return current.flush(stays_for=() if process.is_stopping() else stays_for)
+    return current.flush(stays_for=() if process.is_stopping() else stays_for) or looks
 
 
-def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events) -> None:
+def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events, *, stays_for: Collection[str]) -> bool:
     invocation = claim.invocation
     with _as_task(claim) as task:
         events.started(invocation.id, task.name)
@@ -135,11 +136,12 @@ def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events) -> None:
         decision = run_attempt(claim, current)
         pace.measured(time.monotonic() - started)
         if decision is None:
-            return
-        current.defer(decision)
+            return False
+        looks = current.defer(decision, stays_for=() if process.is_stopping() else stays_for)
         _announce(task, claim, decision)
         events.ended(invocation.id, decision, time.monotonic() - started)
         task.request.update(state=_state(decision))
+        return looks
 
 
 @contextmanager

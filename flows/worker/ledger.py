@@ -42,13 +42,14 @@ class Ledger:
         self._cancels: list[str] = []
         self._is_fenced = False
         self._since = 0.0
+        self._is_unwatched = False
 
     def enqueue(self, claims: Iterable[Claim]) -> None:
         """Take claims that will begin one after the other."""
         with self._lock:
             self._queue.extend(claims)
             self._queued_at = time.monotonic()
-        process.watch(self)
+            self._is_unwatched = True
 
     def begin_next(self) -> Claim | None:
         """Begin the next claim that waits, and return it."""
@@ -62,6 +63,16 @@ class Ledger:
         """Begin an attempt."""
         with self._lock:
             self._claim, self._calls, self._cancels, self._is_fenced = claim, [], [], False
+        self.before_user_code()
+
+    def before_user_code(self) -> None:
+        """Have the watchdog commit what waits, and give back what has not begun, when it comes of age.
+
+        Only now: most attempts are committed before any more user code runs, and to wake a thread takes its time.
+        """
+        if self._is_unwatched and self.due_at() is not None:
+            self._is_unwatched = False
+            process.watch(self)
 
     def record(self, call: Call) -> None:
         """Take a call of the running attempt.
@@ -71,11 +82,10 @@ class Ledger:
         """
         _refuse_in_transaction()
         with self._lock:
-            is_first = self._start_clock()
+            self._start_clock()
             self._calls.append(call)
-        if is_first:
-            process.watch(self)
-        self._flush_if_of_age()
+        if self._is_of_age():
+            self.flush()
         if self._is_fenced:
             raise AttemptFenced
 
@@ -114,10 +124,8 @@ class Ledger:
     def cancel(self, promise_ids: Iterable[str]) -> None:
         """Take calls of the running attempt that are to be canceled, in one transaction with what is recorded next."""
         with self._lock:
-            is_first = self._start_clock()
+            self._start_clock()
             self._cancels += promise_ids
-        if is_first:
-            process.watch(self)
 
     def now(self) -> datetime:
         """Return the time of the database's clock."""
@@ -136,14 +144,13 @@ class Ledger:
         publish.send(batch, written, celery_continues=promise_id if celery_continues else None)
         return written.get(promise_id)
 
-    def defer(self, decision: Decision) -> None:
-        """End the attempt; its commit may wait for others."""
+    def defer(self, decision: Decision, *, stays_for: Collection[str] = ()) -> bool:
+        """End the attempt; its commit may wait for those of the claims that wait. Without any, do as ``flush``."""
         with self._lock:
-            is_first = self._start_clock()
+            self._start_clock()
             self._end(decision)
-        if is_first:
-            process.watch(self)
-        self._flush_if_of_age()
+            waits = bool(self._queue) and not self._is_of_age()
+        return not waits and self.flush(stays_for=stays_for)
 
     def abandon(self) -> None:
         """End an attempt that was fenced or broken off: what it did since its last commit is void."""
@@ -206,16 +213,13 @@ class Ledger:
         assert self._claim is not None
         return Outcome(claim=self._claim, calls=tuple(self._calls), cancels=tuple(self._cancels), decision=decision)
 
-    def _start_clock(self) -> bool:
-        """Return True if nothing has waited for its commit so far."""
-        is_first = not (self._finished or self._calls or self._cancels)
-        if is_first:
+    def _start_clock(self) -> None:
+        if not (self._finished or self._calls or self._cancels):
             self._since = time.monotonic()
-        return is_first
+            self._is_unwatched = True
 
-    def _flush_if_of_age(self) -> None:
-        if time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds():
-            self.flush()
+    def _is_of_age(self) -> bool:
+        return time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds()
 
 
 def _refuse_in_transaction() -> None:

@@ -339,6 +339,9 @@ class Worker:
         """Take calls to be canceled with what is recorded next."""
         self._cancels += promise_ids
 
+    def before_user_code(self) -> None:
+        """Take note that user code goes on; what is recorded is committed now and then anyway."""
+
     def now(self) -> datetime:
         """Tell the time."""
         return self.world.now

@@ -24,6 +24,7 @@ def test_what_a_running_attempt_did_is_committed_while_it_runs(start, claim, led
     running = claim()
     ledger.begin(running)
     ledger.record(call(running, 0))
+    ledger.before_user_code()
     wait_until(lambda: promises.children("p", 10) == ["p.0"], within_s=5)
 
 
@@ -36,6 +37,7 @@ def test_a_cancellation_and_what_is_recorded_after_it_are_committed_while_it_run
     ledger.begin(again)
     ledger.cancel(["p.0"])
     ledger.record(call(again, 1))
+    ledger.before_user_code()
     wait_until(lambda: promises.children("p", 10) == ["p.0", "p.1"], within_s=5)
     assert promises.get("p.0").state is State.CANCELED
 
@@ -43,12 +45,21 @@ def test_a_cancellation_and_what_is_recorded_after_it_are_committed_while_it_run
 def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim, ledger):
     start("p")
     start("q")
-    first, second = claim("p"), claim("q")
-    ledger.begin(first)
+    ledger.enqueue([claim("p"), claim("q")])
+    ledger.begin_next()
     ledger.defer(Resolved(value="1"))
-    ledger.begin(second)
+    assert not promises.get("p").is_settled
+    ledger.begin_next()
     wait_until(lambda: promises.get("p").is_settled, within_s=5)
     assert not promises.get("q").is_settled
+
+
+def test_what_nothing_waits_behind_is_committed_at_once(start, claim, ledger):
+    start()
+    ledger.enqueue([claim()])
+    ledger.begin_next()
+    ledger.defer(Resolved(value="1"))
+    assert promises.get("p").is_settled
 
 
 def test_an_attempt_that_lost_its_claim_learns_of_it_at_its_next_call(start, claim, ledger):
@@ -57,6 +68,7 @@ def test_an_attempt_that_lost_its_claim_learns_of_it_at_its_next_call(start, cla
     ledger.begin(running)
     sql.rows("UPDATE flows_promise SET phase = 'ready', node_id = NULL, session = NULL")
     ledger.record(call(running, 0))
+    ledger.before_user_code()
     wait_until(lambda: ledger.due_at() is None, within_s=5)
     with pytest.raises(AttemptFenced):
         ledger.record(call(running, 1))
@@ -89,8 +101,8 @@ def test_two_threads_never_commit_the_same_work(start, claim, ledger):
     other = threading.Thread(target=flush_all_the_time)
     other.start()
     try:
-        for each in taken:
-            ledger.begin(each)
+        ledger.enqueue(taken)
+        while ledger.begin_next():
             ledger.defer(Resolved(value="1"))
         ledger.flush()
     finally:
@@ -167,9 +179,10 @@ def test_a_child_that_settled_before_its_parent_was_suspended_is_not_missed(star
 def test_an_outcome_that_cannot_be_written_does_not_hold_up_others(start, claim, ledger):
     start("p")
     start("q")
-    ledger.begin(claim("p"))
+    ledger.enqueue([claim("p"), claim("q")])
+    ledger.begin_next()
     ledger.defer(Failed(error={}, exception=ValueError(), delay="soon", failures=1))  # type: ignore[arg-type]  # wrong
-    ledger.begin(claim("q"))
+    ledger.begin_next()
     ledger.finish(Resolved(value="1"), celery_continues=False)
     assert promises.get("q").value == 1
     assert promises.get("p").phase == "aside"
@@ -178,10 +191,11 @@ def test_an_outcome_that_cannot_be_written_does_not_hold_up_others(start, claim,
 def test_an_attempt_whose_calls_cannot_be_written_is_set_aside_alone(start, claim, ledger):
     for promise_id in ("p", "p.0", "q"):
         start(promise_id)
-    ledger.begin(claim("q"))
-    ledger.defer(Resolved(value="1"))
     parent = claim("p")
-    ledger.begin(parent)
+    ledger.enqueue([claim("q"), parent])
+    ledger.begin_next()
+    ledger.defer(Resolved(value="1"))
+    ledger.begin_next()
     ledger.record(call(parent, 0))
     ledger.finish(Suspended(awaits=("p.0",)), celery_continues=False)
     assert promises.get("q").value == 1

@@ -28,6 +28,7 @@ class Flow:
     failures: int = 0
     attempts: int = 0
     canceled: list[str] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
     clock: datetime = NOON
 
     def attempt(self) -> Decision:
@@ -57,6 +58,10 @@ class Flow:
     def cancel(self, promise_ids: Iterable[str]) -> None:
         """Take calls to be canceled, as a journal."""
         self.canceled += promise_ids
+
+    def before_user_code(self) -> None:
+        """Count how often user code went on while calls were unwritten, as a journal."""
+        self.told.append(len(self.calls))
 
     def now(self) -> datetime:
         """Tell the time, as a journal."""

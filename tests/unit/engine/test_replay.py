@@ -384,3 +384,35 @@ def test_a_gather_that_is_never_awaited_is_rejected():
     decision = flow.attempt()
     assert isinstance(decision, Rejected)
     assert "write `yield from ctx.gather(…)`" in decision.error["message"]
+
+
+def test_an_attempt_that_is_suspended_at_once_tells_the_journal_of_no_user_code():
+    flow = Flow(generator_chain)
+    flow.attempt()
+    assert (len(flow.calls), flow.told) == (1, [])
+
+
+def test_the_journal_knows_of_all_calls_that_wait_while_user_code_runs():
+    seen = []
+
+    def look():
+        seen.append((len(flow.calls), flow.told[-1]))
+
+    def function(ctx):
+        future = yield from ctx.rfi("child")
+        look()
+        yield from ctx.gather(ctx.rpc("child"), ctx.run(look))
+        yield from future
+
+    flow = Flow(function)
+    flow.attempt()
+    assert seen == [(1, 1), (2, 2)]
+
+
+def test_the_journal_knows_of_a_mark_while_user_code_runs():
+    def function(ctx):
+        ctx.patched("charge-vat")
+        return list(flow.told)
+
+    flow = Flow(function)
+    assert flow.attempt() == Resolved(value="[1]")
