@@ -87,6 +87,11 @@ def wait(names: Sequence[str], seconds: float) -> bool:
     return _ask(lambda client: client.brpop([_key(name) for name in names], seconds), when_lost=True) is not None
 
 
+def leave() -> None:
+    """Close the connection of this thread; a later wait opens another."""
+    _thread.leave()
+
+
 def _ask(ask: "Callable[[Redis], Any]", *, when_lost: Any = None) -> Any:
     """Return the answer of this thread's client; ``when_lost`` if the broker is away, None if it is no Redis."""
     global _away_until
@@ -94,7 +99,7 @@ def _ask(ask: "Callable[[Redis], Any]", *, when_lost: Any = None) -> Any:
         client = _thread.client()
         return ask(client) if client is not None else None
     except (KombuError, RedisError, OSError) as error:
-        _thread.forget()
+        _thread.leave()
         _away_until = time.monotonic() + _PAUSE_S
         log.warning("not waiting for calls, they come by message: %s", error)
         return when_lost
@@ -112,16 +117,20 @@ class _Thread(threading.local):
     """One connection a thread, for it blocks; a forked process gets new ones."""
 
     _pid = 0
+    _connection: Any = None
     _channel: Any = None
 
     def client(self) -> "Redis | None":
         if self._pid != os.getpid():
+            self._connection, self._pid = current_app.connection_for_write(), os.getpid()
             # Not `default_channel`, which tries for ever to connect.
-            self._channel, self._pid = current_app.connection_for_write().channel(), os.getpid()
+            self._channel = self._connection.channel()
         return self._channel.client if isinstance(self._channel, Channel) else None
 
-    def forget(self) -> None:
-        self._pid, self._channel = 0, None
+    def leave(self) -> None:
+        if self._pid == os.getpid():
+            self._connection.release()
+        self._pid, self._connection, self._channel = 0, None, None
 
 
 _thread = _Thread()

@@ -40,7 +40,10 @@ def test_an_attempt_whose_answer_was_lost_goes_on_to_its_end(start, claim, queue
     assert promises.children("p", 10) == ["p.0", "p.1"]
 
 
-def test_what_shared_its_commit_with_a_lost_answer_is_not_set_aside(start, claim, queue_length, lose_answer):
+def test_what_shared_its_commit_with_a_lost_answer_is_not_set_aside(
+    start, claim, queue_length, lose_answer, monkeypatch
+):
+    monkeypatch.setattr("flows.worker.ledger.PATIENCE_S", 60)
     start("p")
     start("q")
     first, second = claim("p"), claim("q")

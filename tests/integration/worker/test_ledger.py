@@ -19,6 +19,13 @@ def ledger(queue_length):
     return Ledger()
 
 
+@pytest.fixture
+def patient(ledger, monkeypatch):
+    """A ledger that gives no claim back, however slow the machine is."""
+    monkeypatch.setattr("flows.worker.ledger.PATIENCE_S", 60)
+    return ledger
+
+
 def test_what_a_running_attempt_did_is_committed_while_it_runs(start, claim, ledger):
     start()
     running = claim()
@@ -42,23 +49,23 @@ def test_a_cancellation_and_what_is_recorded_after_it_are_committed_while_it_run
     assert promises.get("p.0").state is State.CANCELED
 
 
-def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim, ledger):
+def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim, patient):
     start("p")
     start("q")
-    ledger.enqueue([claim("p"), claim("q")])
-    ledger.begin_next()
-    ledger.defer(Resolved(value="1"))
+    patient.enqueue([claim("p"), claim("q")])
+    patient.begin_next()
+    patient.defer(Resolved(value="1"))
     assert not promises.get("p").is_settled
-    ledger.begin_next()
+    patient.begin_next()
     wait_until(lambda: promises.get("p").is_settled, within_s=5)
     assert not promises.get("q").is_settled
 
 
-def test_what_nothing_waits_behind_is_committed_at_once(start, claim, ledger):
+def test_what_nothing_waits_behind_is_committed_at_once(start, claim, patient):
     start()
-    ledger.enqueue([claim()])
-    ledger.begin_next()
-    ledger.defer(Resolved(value="1"))
+    patient.enqueue([claim()])
+    patient.begin_next()
+    patient.defer(Resolved(value="1"))
     assert promises.get("p").is_settled
 
 
@@ -87,7 +94,7 @@ def test_zero_commits_each_call_on_its_own(start, claim, ledger, settings):
     assert promises.children("p", 10) == ["p.0"]
 
 
-def test_two_threads_never_commit_the_same_work(start, claim, ledger):
+def test_two_threads_never_commit_the_same_work(start, claim, patient):
     for number in range(20):
         start(f"p{number}")
     taken = [claim(f"p{number}") for number in range(20)]
@@ -95,16 +102,16 @@ def test_two_threads_never_commit_the_same_work(start, claim, ledger):
 
     def flush_all_the_time():
         while not stop.is_set():
-            ledger.flush()
+            patient.flush()
         connection.close()
 
     other = threading.Thread(target=flush_all_the_time)
     other.start()
     try:
-        ledger.enqueue(taken)
-        while ledger.begin_next():
-            ledger.defer(Resolved(value="1"))
-        ledger.flush()
+        patient.enqueue(taken)
+        while patient.begin_next():
+            patient.defer(Resolved(value="1"))
+        patient.flush()
     finally:
         stop.set()
         other.join()
@@ -176,28 +183,28 @@ def test_a_child_that_settled_before_its_parent_was_suspended_is_not_missed(star
     assert promises.get("p").phase == "ready"
 
 
-def test_an_outcome_that_cannot_be_written_does_not_hold_up_others(start, claim, ledger):
+def test_an_outcome_that_cannot_be_written_does_not_hold_up_others(start, claim, patient):
     start("p")
     start("q")
-    ledger.enqueue([claim("p"), claim("q")])
-    ledger.begin_next()
-    ledger.defer(Failed(error={}, exception=ValueError(), delay="soon", failures=1))  # type: ignore[arg-type]  # wrong
-    ledger.begin_next()
-    ledger.finish(Resolved(value="1"), celery_continues=False)
+    patient.enqueue([claim("p"), claim("q")])
+    patient.begin_next()
+    patient.defer(Failed(error={}, exception=ValueError(), delay="soon", failures=1))  # type: ignore[arg-type]  # wrong
+    patient.begin_next()
+    patient.finish(Resolved(value="1"), celery_continues=False)
     assert promises.get("q").value == 1
     assert promises.get("p").phase == "aside"
 
 
-def test_an_attempt_whose_calls_cannot_be_written_is_set_aside_alone(start, claim, ledger):
+def test_an_attempt_whose_calls_cannot_be_written_is_set_aside_alone(start, claim, patient):
     for promise_id in ("p", "p.0", "q"):
         start(promise_id)
     parent = claim("p")
-    ledger.enqueue([claim("q"), parent])
-    ledger.begin_next()
-    ledger.defer(Resolved(value="1"))
-    ledger.begin_next()
-    ledger.record(call(parent, 0))
-    ledger.finish(Suspended(awaits=("p.0",)), celery_continues=False)
+    patient.enqueue([claim("q"), parent])
+    patient.begin_next()
+    patient.defer(Resolved(value="1"))
+    patient.begin_next()
+    patient.record(call(parent, 0))
+    patient.finish(Suspended(awaits=("p.0",)), celery_continues=False)
     assert promises.get("q").value == 1
     assert promises.get("p").phase == "aside"
     assert "its outcome cannot be written" in promises.get("p").note
