@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flows.domain.durations import to_duration
@@ -23,8 +24,9 @@ class History:
         self.unused: dict[object, str] = {}
         self._journal = journal
         self._policy = policy
-        self._checkpoints = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
-        self._last = max(self._checkpoints, default=-1)
+        # By position.
+        self.checkpoints = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
+        self._last = max(self.checkpoints, default=-1)
         # What earlier attempts were suspended on, and this one has not come to yet.
         self._unreached = {checkpoint.id for checkpoint in invocation.checkpoints if checkpoint.is_awaited}
         self._position = 0
@@ -61,11 +63,10 @@ class History:
 
     def recall(self, call: Call) -> Checkpoint | None:
         """Return the record of ``call``; raise ``NonDeterminismError`` if another call stands in its place."""
-        checkpoint = self._checkpoints.get(call.position)
+        checkpoint = self.checkpoints.get(call.position)
         if checkpoint is None:
             return None
-        recorded = (checkpoint.id, checkpoint.kind, checkpoint.group, checkpoint.function, checkpoint.digest)
-        if recorded != (call.id, call.kind, call.group, call.function, call.digest):
+        if not _is_same(checkpoint, call):
             raise NonDeterminismError(
                 f"call {call.position} of {self.invocation.id} is recorded as {_describe(checkpoint)}, "
                 f"but the function now makes {_describe(call)}"
@@ -74,7 +75,7 @@ class History:
 
     def is_patched(self, mark: Callable[[int], Call]) -> bool:
         """Return whether the call ``mark(position)`` is recorded here, or nothing is from here on: then it is now."""
-        recorded = self._checkpoints.get(self._position)
+        recorded = self.checkpoints.get(self._position)
         call = mark(self._position)
         is_marked = recorded is not None and (recorded.kind, recorded.function, recorded.digest) == (
             call.kind,
@@ -139,7 +140,7 @@ class History:
 
     def unfinished(self) -> tuple[str, ...]:
         """Return the ids of the pending children that the function must outlive; detached ones are exempt."""
-        known = (c.id for c in self._checkpoints.values() if c.state is State.PENDING and _is_owned(c.kind))
+        known = (c.id for c in self.checkpoints.values() if c.state is State.PENDING and _is_owned(c.kind))
         new = (call.id for call in self._created if call.state is State.PENDING and _is_owned(call.kind))
         return tuple(id for id in dict.fromkeys([*known, *new]) if id not in self._canceled)
 
@@ -150,7 +151,7 @@ class History:
             raise MisuseError(
                 f"{label} was made but never awaited; write `yield from {label}`, or `await {label}` in an async def"
             )
-        missing = [checkpoint for position, checkpoint in self._checkpoints.items() if position >= self._position]
+        missing = [checkpoint for position, checkpoint in self.checkpoints.items() if position >= self._position]
         if missing:
             raise NonDeterminismError(
                 f"call {missing[0].position} of {self.invocation.id} is recorded as {_describe(missing[0])}, "
@@ -160,6 +161,43 @@ class History:
     def end(self) -> None:
         """Refuse every further call: the attempt is over."""
         self._has_ended = True
+
+    def is_continued_by(self, invocation: Invocation) -> bool:
+        """Return True if this is the next attempt, each call is on record as it was made, and no outcome has changed.
+
+        The attempt may have been refused, so that its calls were never written. A call whose failure it has seen may be
+        pending again, if somebody retried it.
+        """
+        before = self.invocation
+        records = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
+        return (
+            replace(before, attempt=before.attempt + 1, checkpoints=()) == replace(invocation, checkpoints=())
+            and len(records) == self._position
+            and all(call.position in records and _is_of(records[call.position], call) for call in self._created)
+            and all(
+                checkpoint.state is State.PENDING or records.get(position) == checkpoint
+                for position, checkpoint in self.checkpoints.items()
+            )
+        )
+
+    def go_on(self, invocation: Invocation) -> None:
+        """Begin the next attempt, which is continued from here."""
+        self.invocation = invocation
+        self.checkpoints = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
+        self._last = max(self.checkpoints, default=-1)
+        self._unreached = set()
+        self._created = []
+        self._has_ended = False
+
+
+def _is_same(checkpoint: Checkpoint, call: Call) -> bool:
+    recorded = (checkpoint.id, checkpoint.kind, checkpoint.group, checkpoint.function, checkpoint.digest)
+    return recorded == (call.id, call.kind, call.group, call.function, call.digest)
+
+
+def _is_of(checkpoint: Checkpoint, call: Call) -> bool:
+    is_as_made = (checkpoint.state, checkpoint.value) == (call.state, call.value)
+    return _is_same(checkpoint, call) and (call.state is State.PENDING or is_as_made)
 
 
 def _is_owned(kind: Kind) -> bool:

@@ -103,15 +103,19 @@ class PromiseOperation(Operation[R_co]):
         super().__init__(history, f"ctx.{method or call.kind}({call.function!r})")
         self.call = call
         self.shape = shape
-        self.checkpoint: Checkpoint | None = None
         self._is_started = False
         history.unused[self] = self.label
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What is on record of it, as this attempt has found it."""
+        return self.history.checkpoints.get(self.call.position)
 
     def start(self) -> None:
         if not self._is_started:
             self._is_started = True
             self.history.unused.pop(self, None)
-            self.checkpoint = self.history.recall(self.call)
+            self.history.recall(self.call)
             self.begin()
 
     def begin(self) -> None:

@@ -1,8 +1,15 @@
-"""Runs one attempt: from a claim to a decision."""
+"""Runs one attempt: from a claim to a decision.
 
+A function that waits stays open until its thread runs another attempt, or none for now: if the next one is of the same
+promise, it goes on from there without a replay. Not with Django's DEBUG, so that what cannot be replayed shows at once.
+"""
+
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+
+from django.conf import settings as django_settings
 
 from flows import tracing
 from flows.conf import settings
@@ -10,7 +17,7 @@ from flows.domain.errors import AttemptFenced, UnknownVersionError
 from flows.domain.promise import describe_error
 from flows.engine.decision import Decision, Failed
 from flows.engine.registry import registry
-from flows.engine.replay import replay
+from flows.engine.replay import Runner
 from flows.store.claims import Claim
 from flows.worker import changes
 from flows.worker.ledger import Ledger
@@ -37,7 +44,7 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
         # What is stored goes on through a worker that does not trace.
         ledger.begin(replace(claim, trace=span.trace) if span.trace else claim)
         try:
-            decision = replay(durable_function, invocation, ledger)
+            decision = _thread.runner.run(durable_function, invocation, ledger)
         except AttemptFenced:
             ledger.abandon()
             changes.fenced(claim)
@@ -47,7 +54,22 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
             ledger.abandon()
             raise
         span.decided(decision)
+    if django_settings.DEBUG:
+        close_open()
     return decision
+
+
+def close_open() -> None:
+    """Close the function that this thread has left open, if there is one."""
+    _thread.runner.close()
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.runner = Runner()
+
+
+_thread = _Thread()
 
 
 def _postpone(claim: Claim, error: UnknownVersionError) -> Failed:

@@ -20,7 +20,7 @@ from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed
 from flows.worker import changes, process
-from flows.worker.attempts import run_attempt
+from flows.worker.attempts import close_open, run_attempt
 from flows.worker.drain import arrived, drain, wake_if_slow
 from flows.worker.ledger import ledger
 
@@ -82,12 +82,14 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
 
         Celery calls this in the main process too, for a task that ran into its time limit: nothing is run there.
         """
-        if not self.request.get("drains"):
-            return
+        group = self.durable_function.group
         try:
-            _trying_again(lambda: drain(self.durable_function.group, looks=bool(self.request.get("looks"))))
+            if self.request.get("drains"):
+                _trying_again(lambda: drain(group, looks=bool(self.request.get("looks"))))
         except (DatabaseError, InterfaceError) as error:
-            log.warning("PostgreSQL is away, the sweep will wake group %s: %s", self.durable_function.group, error)
+            log.warning("PostgreSQL is away, the sweep will wake group %s: %s", group, error)
+        finally:
+            close_open()
 
     def _end(self, claim: Claim, decision: Decision, committed: Committed) -> Any:
         """Tell Celery of the committed ``decision`` in its own terms."""

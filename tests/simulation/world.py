@@ -23,7 +23,7 @@ from flows.engine.requests import Options, request
 from flows.store.claims import Claim, Holder, ReadyRef
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
-from flows.worker.attempts import run_attempt
+from flows.worker.attempts import close_open, run_attempt
 from tests.simulation.store import Store
 from tests.simulation.table import Record
 
@@ -301,6 +301,7 @@ class Worker:
         if claim is not None:
             self._run_named(claim)
         self._drain(message.group, looks=claim is None or following is not None)
+        close_open()
         self._boundary("before ack")
 
     def begin(self, claim: Claim) -> None:

@@ -10,14 +10,14 @@ from flows.domain.retry import DEFAULT, RetryPolicy
 from flows.domain.values import encode
 from flows.engine.decision import Call, Checkpoint, Decision, Invocation, Suspended
 from flows.engine.registry import AnyFunction, DurableFunction
-from flows.engine.replay import replay
+from flows.engine.replay import Runner
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @dataclass
 class Flow:
-    """One promise and its children."""
+    """One promise and its children. If it ``stays_open`` attempts may go on from where the one before waits."""
 
     function: Callable[..., Any]
     args: list[Any] = field(default_factory=list)
@@ -29,6 +29,8 @@ class Flow:
     attempts: int = 0
     canceled: list[str] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
+    stays_open: bool = False
+    runner: Runner = field(default_factory=Runner)
     clock: datetime = NOON
 
     def attempt(self) -> Decision:
@@ -38,7 +40,9 @@ class Flow:
         durable: AnyFunction = DurableFunction(
             group="g", name="f", function=self.function, retry=self.retry, timeout=None
         )
-        decision = replay(durable, self._invocation(), self)
+        decision = self.runner.run(durable, self._invocation(), self)
+        if not self.stays_open:
+            self.runner.close()
         awaits = decision.awaits if isinstance(decision, Suspended) else ()
         for call in self.calls:
             self.checkpoints[call.id] = _checkpoint(call)

@@ -88,6 +88,7 @@ def test_time_and_chance_are_the_same_on_replay():
         yield from ctx.rpc("child")
 
     flow = Flow(function)
+    flow.stays_open = False
     flow.attempt()
     flow.clock += timedelta(days=1)
     flow.attempt()
@@ -412,6 +413,7 @@ class TestShapes:
             yield from ctx.rpc("child")
 
         flow = Flow(function)
+        flow.stays_open = False
         flow.attempt()
         flow.attempt()
         assert seen == [Item("x", NOON)] * 2
