@@ -1,7 +1,5 @@
 """The kit can fail: it finds what is broken on purpose."""
 
-from contextlib import suppress
-
 import pytest
 from django.db import IntegrityError
 
@@ -45,10 +43,14 @@ def test_every_fault_strikes():
 def test_without_the_holder_a_late_worker_writes_what_has_settled(monkeypatch):
     monkeypatch.setattr(Store, "_holds", lambda self, claim: True)
 
-    with pytest.raises(InvariantError, match="has settled, resolved, and is written again"):
-        for seed in range(20):
-            with suppress(IntegrityError):  # a late worker may make a call again, too
-                _run(seed=seed, faults=ROUGH)
+    found = []
+    for seed in range(20):
+        try:
+            _run(seed=seed, faults=ROUGH)
+        except (IntegrityError, InvariantError) as error:  # a late worker may make a call again, too
+            found.append(str(error))
+
+    assert any("has settled, resolved, and is written again" in each for each in found)
 
 
 def test_without_the_fence_late_writes_are_found(monkeypatch):

@@ -19,11 +19,12 @@ from flows.domain.errors import AttemptFenced
 from flows.domain.promise import LOCAL_KINDS, Continuation, Kind, Promise, State, describe_error
 from flows.engine.decision import Call, Decision, Resolved
 from flows.engine.registry import registry
+from flows.engine.replay import Runner
 from flows.engine.requests import Options, request
 from flows.store.claims import Claim, Holder, ReadyRef
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
-from flows.worker.attempts import close_open, run_attempt
+from flows.worker import attempts
 from tests.simulation.store import Store
 from tests.simulation.table import Record
 
@@ -144,6 +145,11 @@ class World:
                 self._freeze(worker, where)
             elif self.strikes(self.faults.pause):
                 self._meanwhile(self.random.randint(1, 3))
+
+    def wait(self) -> None:
+        """Let others go on while a worker waits for calls."""
+        if self.wire and self._depth < MAX_DEPTH:
+            self._meanwhile(self.random.randint(1, 3))
 
     def send(self, messages: Iterable[ReadyRef]) -> None:
         """Put messages on the wire; some get lost or doubled."""
@@ -293,6 +299,7 @@ class Worker:
         self._is_fenced = False
         self._stays_for = ""
         self._is_needed_again = False
+        self._runner = Runner()
 
     def handle(self, message: ReadyRef) -> None:
         """Run what the message names, then what else is ready."""
@@ -301,7 +308,7 @@ class Worker:
         if claim is not None:
             self._run_named(claim)
         self._drain(message.group, looks=claim is None or following is not None)
-        close_open()
+        self._runner.close()
         self._boundary("before ack")
 
     def begin(self, claim: Claim) -> None:
@@ -368,6 +375,8 @@ class Worker:
         has_woken = False
         # Who does not look waits; it is drawn whether something is handed over.
         while looks or self.world.random.random() < WAITING:
+            if not looks:
+                self.world.wait()
             limit = self.world.random.randint(1, 4)
             claims, following = self.world.store.claim_ready(group, functions, limit, self._holder)
             if following is not None and not has_woken:
@@ -393,7 +402,8 @@ class Worker:
         return self._is_needed_again
 
     def _attempt(self, claim: Claim) -> Decision | None:
-        decision = run_attempt(claim, self)  # type: ignore[arg-type]  # all that it needs of a ledger
+        attempts._thread.runner = self._runner
+        decision = attempts.run_attempt(claim, self)  # type: ignore[arg-type]  # all that it needs of a ledger
         self.world.note(type(decision).__name__ if decision else "broken off", claim.invocation.id)
         return decision
 
