@@ -13,7 +13,7 @@ import flows
 from flows.models import Attempt, Node, Promise
 from local.process import ROOT
 from local.stack import Stack
-from tests.orders.faulty import BOUNDARIES, linger, pay_with_a_crash
+from tests.orders.faulty import BOUNDARIES, linger, pay_in_parts, pay_with_a_crash
 from tests.orders.flows import Order, fulfil, reserve
 from tests.orders.models import Payment
 from tests.waiting import wait_until
@@ -97,6 +97,17 @@ def test_an_order_waits_for_its_approval_while_every_worker_is_killed(workers):
     workers.wait_ready()
     assert order.result(20) == "patient shipped: one apple"
     assert payments("patient") == [5]
+
+
+def test_a_function_that_goes_on_where_it_waits_outlives_its_process(workers):
+    order = flows.begin_rpc("parts", pay_in_parts, "parts", 60)
+    wait_until(lambda: len(payments("parts")) >= 20)
+    assert len(payments("parts begun")) < len(outcomes("parts"))
+    workers.kill("worker-orders")
+    workers.wait_ready()
+    assert order.result(30) == 60
+    assert payments("parts") == [1] * 60
+    assert set(outcomes("parts")) <= {"suspended", "lost", "resolved"}
 
 
 def test_an_atomic_step_happens_once_wherever_its_process_is_killed(workers):

@@ -1,4 +1,4 @@
-"""A payment whose worker dies, once, at one of the boundaries of its atomic step."""
+"""Payments whose workers die: once, at one of the boundaries of an atomic step, or whenever the test has it so."""
 
 import os
 import signal
@@ -31,6 +31,15 @@ def pay_and_die(order: str, at: str) -> None:
         outcomes.commit_calls = _and_die(outcomes.commit_calls)
     if at == "after the commit":
         transaction.on_commit(die)
+
+
+@durable(group="orders")
+def pay_in_parts(ctx: Context, order: str, parts: int) -> Flow[int]:
+    pay(f"{order} begun", 0)  # against the rule that only steps write: it counts how often this runs from its top
+    for _ in range(parts):
+        yield from ctx.rpc(linger, 0)
+        yield from ctx.atomic(pay, order, 1)
+    return parts
 
 
 @durable(group="suppliers")
