@@ -122,7 +122,8 @@ class _Thread(threading.local):
 
     def client(self) -> "Redis | None":
         if self._pid != os.getpid():
-            self._connection, self._pid = current_app.connection_for_write(), os.getpid()
+            self._connection, self._channel, self._pid = current_app.connection_for_write(), None, os.getpid()
+        if self._channel is None:
             # Not `default_channel`, which tries for ever to connect.
             self._channel = self._connection.channel()
         return self._channel.client if isinstance(self._channel, Channel) else None
