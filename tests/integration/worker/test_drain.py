@@ -73,6 +73,43 @@ def test_one_more_worker_is_woken_before_an_attempt_that_takes_long(
     assert sent == [messages]
 
 
+class TestGathering:
+    @pytest.fixture
+    def pace(self):
+        pace = Pace()
+        pace.measured(0.0001)
+        return pace
+
+    def gathers_for(self, pace, busy_s, waited_s):
+        """Return the answer after many times the same."""
+        for _ in range(50):
+            gathers_s = pace.gathers_for(busy_s, waited_s)
+        return gathers_s
+
+    @pytest.mark.parametrize(("busy_s", "waited_s"), [(0.002, 0.0001), (0.004, 0)])
+    def test_calls_that_come_faster_than_they_are_run_gather_for_as_long_as_that_took(self, pace, busy_s, waited_s):
+        assert self.gathers_for(pace, busy_s, waited_s) == busy_s
+
+    @pytest.mark.parametrize(("busy_s", "waited_s"), [(0.002, 0.002), (0.002, 0.0005), (0.0001, 0.02)])
+    def test_calls_that_come_one_after_another_do_not_gather(self, pace, busy_s, waited_s):
+        assert self.gathers_for(pace, busy_s, waited_s) == 0
+
+    def test_none_gather_for_longer_than_a_batch_may_take(self, pace):
+        assert self.gathers_for(pace, 0.1, 0) == drains.BATCH_S
+
+    def test_none_gather_where_an_attempt_fills_a_batch(self, pace):
+        pace.measured(0.05)
+        assert self.gathers_for(pace, 0.05, 0) == 0
+
+    def test_one_call_that_comes_at_once_says_nothing(self, pace):
+        self.gathers_for(pace, 0.002, 0.01)
+        assert pace.gathers_for(0.002, 0) == 0
+
+    def test_once_fewer_come_they_gather_no_more(self, pace):
+        self.gathers_for(pace, 0.002, 0)
+        assert pace.gathers_for(0.002, 0.005) == 0
+
+
 def test_another_worker_is_woken_only_for_what_is_drained(worker, monkeypatch):
     woken: list[ReadyRef] = []
     monkeypatch.setattr(canvas, "wake", woken.extend)
