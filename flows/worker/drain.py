@@ -63,6 +63,7 @@ class Pace:
         Calls that come faster than they are run one by one cost less many at once (ADR 0019): it waits for as long as
         it was busy, at most for as long as a batch may take. Else, and where one attempt fills a batch, for 0.
         """
+        # Of the last few times: each counts three quarters of the one after it.
         self._busy_s = busy_s + 0.75 * self._busy_s
         self._waited_s = waited_s + 0.75 * self._waited_s
         is_crowded = self._waited_s < CROWDED * self._busy_s and self.batch_size() > 1

@@ -1,11 +1,13 @@
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from celery import current_app, signals
 
 import flows
 from flows import canvas
-from flows.store import promises, sql, sweeps
+from flows.store import claims, promises, sql, sweeps
 from flows.store.claims import ReadyRef
 from flows.worker import drain as drains
 from flows.worker import process
@@ -104,6 +106,29 @@ class TestGathering:
     def test_one_call_that_comes_at_once_says_nothing(self, pace):
         self.gathers_for(pace, 0.002, 0.01)
         assert pace.gathers_for(0.002, 0) == 0
+
+    def test_what_comes_while_calls_gather_is_claimed_with_them(self, worker, monkeypatch, pace):
+        slept, sizes, claim_ready = [], [], claims.claim_ready
+
+        def sleep(seconds):
+            slept.append(seconds)
+            if len(slept) == 1:
+                flows.begin_rpc("second", "baz", target="service-c")
+
+        def claim(*args):
+            claimed, following = claim_ready(*args)
+            sizes.append(len(claimed))
+            return claimed, following
+
+        monkeypatch.setattr(drains, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+        monkeypatch.setattr(claims, "claim_ready", claim)
+        monkeypatch.setattr(pace, "gathers_for", lambda *_: 0.005)
+        monkeypatch.setitem(drains._paces, "service-c", pace)
+        flows.begin_rpc("first", "baz", target="service-c")
+        drain("service-c", looks=False)
+        assert slept[0] == 0.005
+        assert sizes[0] == 2
+        assert states(["first", "second"]) == {"resolved"}
 
     def test_once_fewer_come_they_gather_no_more(self, pace):
         self.gathers_for(pace, 0.002, 0)
