@@ -22,6 +22,9 @@ MAY_GO_ON = """
         OFFSET p.wake_at)
 """
 
+# (Texts of several lines, not arrays: psycopg takes longer to write an array than PostgreSQL to split a text.)
+_IS_ADDRESSED = " (p.addressee = '' OR p.addressee = ANY(string_to_array(%(addresses)s, chr(10)))) "
+
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
 # (Each condition, here and in outcomes, fits one index only: a plan made for an empty table would keep the wrong one.)
 _IS_CLAIMABLE = (
@@ -29,8 +32,8 @@ _IS_CLAIMABLE = (
     p.deadline_at > now() AND (
         (p.phase = 'ready' AND p.ready_at <= now()) OR (p.phase = 'suspended' AND"""
     + MAY_GO_ON
-    + """)) AND p.addressee = ANY(%(addresses)s)
-"""
+    + """)) AND"""
+    + _IS_ADDRESSED
 )
 
 # Claims the rows of `due` and reads their checkpoints; a first attempt has none, and of some the first ones are known.
@@ -44,7 +47,8 @@ _TAKE = """
         sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
-        CASE WHEN p.fence > 1 THEN p.created_at END AS created_at, p.deadline_at, p.failures, p.fence, due.rank
+        CASE WHEN p.fence > 1 THEN extract(epoch FROM p.created_at)::float8 END AS created_at,
+        extract(epoch FROM p.deadline_at)::float8 AS deadline_at, p.failures, p.fence, due.rank
 )
 SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
@@ -53,8 +57,7 @@ SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_co
             ORDER BY c."position")
         FROM flows_promise c WHERE c.parent_id = claimed.id AND c."position" >= COALESCE((
             SELECT known.count
-            FROM unnest(%(known_ids)s::text[], %(known_created)s::timestamptz[], %(known_counts)s::int[])
-                AS known(id, created_at, count)
+            FROM json_to_recordset(%(known)s::json) AS known(id text, created_at float8, count int)
             WHERE known.id = claimed.id AND known.created_at = claimed.created_at), 0)
     ) END AS checkpoints,
     (SELECT json_build_array(function, id, addressee) FROM next) AS next
@@ -71,8 +74,9 @@ WITH due AS (
 ), next AS (
     SELECT p.function, p.id, p.addressee FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.id <> %(id)s
-        AND p.addressee = ANY(%(addresses)s)
-    ORDER BY p.ready_at LIMIT 1
+        AND"""
+    + _IS_ADDRESSED
+    + """ORDER BY p.ready_at LIMIT 1
 )"""
     + _TAKE
 )
@@ -85,9 +89,10 @@ WITH waiting AS (
     SELECT p.id, p.function, p.addressee, p.ready_at, p.losses > 0 AS is_risky,
         (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence
     FROM flows_promise p
-    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.function = ANY(%(functions)s)
-        AND p.deadline_at > now() AND p.addressee = ANY(%(addresses)s)
-    ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
+    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.deadline_at > now()
+        AND p.function = ANY(string_to_array(%(functions)s, chr(10))) AND"""
+    + _IS_ADDRESSED
+    + """ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
     SELECT id, function, addressee, seen_fence, row_number() OVER oldest AS rank,
         count(*) FILTER (WHERE is_risky) OVER oldest AS risks
@@ -114,7 +119,7 @@ class Holder:
 
     def params(self) -> dict[str, Any]:
         """Return the parameters of CLAIM_NAMED and CLAIM_READY."""
-        return {"node": self.node_id, "session": self.session, "addresses": ["", *self.addresses]}
+        return {"node": self.node_id, "session": self.session, "addresses": "\n".join(self.addresses)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +182,7 @@ def claim_ready(
     """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
     records = records or Records()
     found = rows(
-        CLAIM_READY, group=group, functions=list(functions), limit=limit, **holder.params(), **records.params()
+        CLAIM_READY, group=group, functions="\n".join(functions), limit=limit, **holder.params(), **records.params()
     )
     return [_claim(row, holder, records) for row in found], _next(found[0], group) if found else None
 
@@ -200,7 +205,7 @@ def _claim(row: Row, holder: Holder, records: Records) -> Claim:
         version=row["version"],
         args=row["args"],
         retry=row["retry"],
-        deadline_at=row["deadline_at"],
+        deadline_at=datetime.fromtimestamp(row["deadline_at"], UTC),
         failures=row["failures"],
         attempt=row["fence"],
         checkpoints=records.complete(row["id"], created_at, read) if created_at else (),

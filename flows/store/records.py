@@ -1,9 +1,8 @@
 """Records that a worker has read and that cannot change any more: a later claim of the same promise leaves them out."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint
@@ -18,7 +17,7 @@ RECORD_BYTES = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    created_at: datetime
+    created_at: float
     records: tuple[Checkpoint, ...] = ()
     bytes: int = 0
 
@@ -37,18 +36,21 @@ class Records:
         self._known: dict[str, _Known] = {}  # the last used at the end
         self._bytes = 0
 
-    def params(self) -> dict[str, list[Any]]:
+    def params(self) -> dict[str, str]:
         """Return what the statements of a claim are told: of which promises how many calls are known."""
         while len(self._known) > MOST_PROMISES or self._bytes > self._most_bytes:
             self._forget(next(iter(self._known)))
-        return {
-            "known_ids": list(self._known),
-            "known_created": [known.created_at for known in self._known.values()],
-            "known_counts": [len(known.records) for known in self._known.values()],
-        }
+        known = [
+            {"id": promise_id, "created_at": known.created_at, "count": len(known.records)}
+            for promise_id, known in self._known.items()
+        ]
+        return {"known": json.dumps(known) if known else "[]"}
 
-    def complete(self, promise_id: str, created_at: datetime, read: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
-        """Return all calls of a promise; those were ``read`` that were not known. Keep what is final now."""
+    def complete(self, promise_id: str, created_at: float, read: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:
+        """Return all calls of a promise; those were ``read`` that were not known. Keep what is final now.
+
+        ``created_at`` is in epoch seconds.
+        """
         known = self._forget(promise_id)
         if known is None or known.created_at != created_at:
             known = _Known(created_at=created_at)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -38,7 +38,8 @@ class MovingRecords(Records):
 
     def move(self, by: timedelta) -> None:
         for promise_id, known in self._known.items():
-            self._known[promise_id] = replace(known, created_at=known.created_at + by)
+            created_at = datetime.fromtimestamp(known.created_at, UTC) + by
+            self._known[promise_id] = replace(known, created_at=created_at.timestamp())
 
 
 class Mirror(Store):

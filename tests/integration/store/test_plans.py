@@ -51,7 +51,7 @@ def statement(**parts):
 )
 def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
     """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""
-    types = {"addresses": "text[]", "functions": "text[]", "ids": "text[]"}
+    types = {"ids": "text[]"}
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     for number, name in enumerate(names, start=1):
         text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
