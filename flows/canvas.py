@@ -56,18 +56,17 @@ def publish(hints: Sequence[Hint]) -> bool:
     """
     if not hints:
         return True
-    return bool(_produce(", ".join(map(str, hints[:2])), lambda producer: _put_all(producer, hints)))
+    return bool(_reach(", ".join(map(str, hints[:2])), lambda: _put_all(hints)))
 
 
-def _produce(what: str, act: Callable[[Producer], R]) -> R | None:
-    """Do something with a producer; return None if it failed, which is logged, or the broker was away a moment ago."""
+def _reach(what: str, act: Callable[[], R]) -> R | None:
+    """Do something at the broker; return None if it failed, which is logged, or the broker was away a moment ago."""
     global _away_until
     began = time.monotonic()
     if began < _away_until:
         return None
     try:
-        with current_app.producer_pool.acquire(block=True) as producer:
-            return act(producer)
+        return act()
     except Exception as error:  # what is committed must not be reported as failed
         is_outage = isinstance(error, (*_OUTAGES, *_broker_errors()))
         log.warning("%s not sent, the sweep will send again: %s", what, error, exc_info=not is_outage)
@@ -77,13 +76,14 @@ def _produce(what: str, act: Callable[[Producer], R]) -> R | None:
         return None
 
 
-def _put_all(producer: Producer, hints: Sequence[Hint]) -> bool:
-    if len(hints) == 1:
-        _put(producer, hints[0])
-    else:
-        with producer.batch():  # type: ignore[attr-defined]  # missing from the stubs
-            for hint in hints:
-                _put(producer, hint)
+def _put_all(hints: Sequence[Hint]) -> bool:
+    with current_app.producer_pool.acquire(block=True) as producer:
+        if len(hints) == 1:
+            _put(producer, hints[0])
+        else:
+            with producer.batch():  # type: ignore[attr-defined]  # missing from the stubs
+                for hint in hints:
+                    _put(producer, hint)
     return True
 
 
@@ -211,5 +211,5 @@ def _hand_over(refs: list[ReadyRef]) -> HandedOver:
     names = list({ref.task_name for ref in refs})
     if not names:
         return HandedOver()
-    met = _produce(f"tokens for {refs[0].id}", lambda producer: pollers.hand_over(producer.channel, names))
+    met = _reach(f"tokens for {refs[0].id}", lambda: pollers.hand_over(names))
     return met or HandedOver()

@@ -13,16 +13,15 @@ nobody waits, and everything goes by message.
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from celery import current_app
 from kombu.exceptions import KombuError
 from kombu.transport.redis import Channel
-from redis import Redis, RedisError
+from redis import RedisError
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +31,15 @@ ANNOUNCED_S = 0.250
 # After the broker was found to be away no thread of this process asks there for so long.
 _PAUSE_S = 1.0
 _away_until = 0.0
+
+# What is raised when the broker is away.
+_OUTAGES = (KombuError, RedisError, OSError)
+
+# A command, its keys, and its other arguments.
+Command = tuple[Any, ...]
+
+# Connections that nobody uses just now, the last used at the end.
+_idle: "list[_Connection]" = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,26 +53,21 @@ class HandedOver:
     announced: frozenset[str] = frozenset()
 
 
-def hand_over(channel: Any, names: Sequence[str]) -> HandedOver:
+def hand_over(names: Sequence[str]) -> HandedOver:
     """Put a token for each of the Celery tasks; announce messages for those that nobody takes.
 
-    Raises what the channel's client raises.
+    Raises ``KombuError``, ``RedisError`` or ``OSError`` if the broker is away.
     """
-    if not isinstance(channel, Channel):
+    # One token is enough, however many calls there are: whoever comes takes more than one.
+    found = _ask(*(command for name in names for command in _token(name)))
+    if found is None:
         return HandedOver()
-    with channel.client.pipeline(transaction=False) as pipeline:
-        for name in names:
-            key = _key(name)
-            # One token is enough, however many calls there are: whoever comes takes more than one.
-            pipeline.delete(key).lpush(key, 1).llen(key).exists(_mark(name))
-        found = pipeline.execute()
-        taken = {name for name, count in zip(names, found[2::4], strict=True) if not count}
-        announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
-        silent = [name for name in names if name not in taken | announced]
-        for name in silent:
-            pipeline.set(_mark(name), 1, nx=True, px=int(1000 * ANNOUNCED_S))
-        firsts = pipeline.execute() if silent else []
-    announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
+    taken = {name for name, count in zip(names, found[2::4], strict=True) if not count}
+    announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
+    silent = [name for name in names if name not in taken | announced]
+    if silent:
+        firsts = _ask(*(("SET", [_mark(name)], 1, "NX", "PX", int(1000 * ANNOUNCED_S)) for name in silent)) or silent
+        announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
     return HandedOver(taken=frozenset(taken), announced=frozenset(announced))
 
 
@@ -73,8 +76,12 @@ def clear(names: Sequence[str]) -> bool:
 
     Asks also if the broker was away a moment ago: the message shows that it is back.
     """
-    found = _ask(lambda client: client.delete(*map(_mark, names)))
-    return found is None or found > 0
+    try:
+        found = _ask(("DEL", [_mark(name) for name in names]))
+    except _OUTAGES as error:
+        _note_away(error)
+        return True
+    return found is None or found[0] > 0
 
 
 def wait(names: Sequence[str], seconds: float) -> bool:
@@ -84,25 +91,23 @@ def wait(names: Sequence[str], seconds: float) -> bool:
     """
     if time.monotonic() < _away_until:
         return False
-    return _ask(lambda client: client.brpop([_key(name) for name in names], seconds), when_lost=True) is not None
+    try:
+        found = _ask(("BRPOP", [_key(name) for name in names], seconds))
+    except _OUTAGES as error:
+        _note_away(error)
+        return True
+    return found is not None and found[0] is not None
 
 
 def leave() -> None:
-    """Close the connection of this thread; a later wait opens another."""
-    _thread.leave()
+    """Close the connections that are not in use; whoever needs one opens another."""
+    while (connection := _pop()) is not None:
+        connection.close()
 
 
-def _ask(ask: "Callable[[Redis], Any]", *, when_lost: Any = None) -> Any:
-    """Return the answer of this thread's client; ``when_lost`` if the broker is away, None if it is no Redis."""
-    global _away_until
-    try:
-        client = _thread.client()
-        return ask(client) if client is not None else None
-    except (KombuError, RedisError, OSError) as error:
-        _thread.leave()
-        _away_until = time.monotonic() + _PAUSE_S
-        log.warning("not waiting for calls, they come by message: %s", error)
-        return when_lost
+def _token(name: str) -> list[Command]:
+    keys = [_key(name)]
+    return [("DEL", keys), ("LPUSH", keys, 1), ("LLEN", keys), ("EXISTS", [_mark(name)])]
 
 
 def _key(name: str) -> str:
@@ -113,25 +118,69 @@ def _mark(name: str) -> str:
     return f"flows.sent.{name}"
 
 
-class _Thread(threading.local):
-    """One connection a thread, for it blocks; a forked process gets new ones."""
+def _ask(*commands: Command) -> list[Any] | None:
+    """Return the answers to the commands, which are sent together; None if the broker is no Redis."""
+    connection = _unused() or _Connection()
+    try:
+        answers = connection.ask(commands)
+    except BaseException:  # answers that nobody has read would be taken for those of the next commands
+        connection.close()
+        raise
+    _idle.append(connection)
+    return answers
 
-    _pid = 0
-    _connection: Any = None
-    _channel: Any = None
 
-    def client(self) -> "Redis | None":
+def _unused() -> "_Connection | None":
+    while (connection := _pop()) is not None and not connection.is_usable():
+        connection.close()
+    return connection
+
+
+def _pop() -> "_Connection | None":
+    try:
+        return _idle.pop()
+    except IndexError:  # there is none, or another thread was faster
+        return None
+
+
+def _note_away(error: Exception) -> None:
+    global _away_until
+    _away_until = time.monotonic() + _PAUSE_S
+    log.warning("not waiting for calls, they come by message: %s", error)
+
+
+class _Connection:
+    """A connection to the broker, used as it is: redis-py's client takes longer for a command than Redis does."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._kombu = current_app.connection_for_write()
+        # Not `default_channel`, which tries for ever to connect.
+        channel: Any = self._kombu.channel()
+        is_redis = isinstance(channel, Channel)
+        self._prefix: str = channel.global_keyprefix if is_redis else ""
+        self._redis: Any = channel.client.connection_pool.get_connection() if is_redis else None
+
+    def is_usable(self) -> bool:
+        """Return False if it was closed meanwhile, or belongs to the process that this one was forked from."""
         if self._pid != os.getpid():
-            self._connection, self._channel, self._pid = current_app.connection_for_write(), None, os.getpid()
-        if self._channel is None:
-            # Not `default_channel`, which tries for ever to connect.
-            self._channel = self._connection.channel()
-        return self._channel.client if isinstance(self._channel, Channel) else None
+            return False
+        try:
+            return self._redis is None or not self._redis.can_read()
+        except RedisError:
+            return False
 
-    def leave(self) -> None:
+    def ask(self, commands: Sequence[Command]) -> list[Any] | None:
+        """Return the answers, None if the broker is no Redis."""
+        if self._redis is None:
+            return None
+        packed = [(name, *(self._prefix + key for key in keys), *others) for name, keys, *others in commands]
+        self._redis.send_packed_command(self._redis.pack_commands(packed))
+        return [self._redis.read_response() for _ in commands]
+
+    def close(self) -> None:
+        """Close it; a forked process leaves its parent's alone."""
         if self._pid == os.getpid():
-            self._connection.release()
-        self._pid, self._connection, self._channel = 0, None, None
-
-
-_thread = _Thread()
+            if self._redis is not None:
+                self._redis.disconnect()
+            self._kombu.release()

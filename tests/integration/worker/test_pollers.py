@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery import current_app
 from django.db import connection
+from kombu import Connection
 
 import flows
 from flows import canvas, pollers
@@ -104,6 +105,42 @@ def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_th
     waits = in_thread(pollers.wait, ["service-c.baz"], 20)
     client.client_kill_filter(_type="normal", skipme=True)
     assert waits.result(timeout=10) is True
+    assert pollers.wait(["service-c.baz"], 20) is False
+
+
+def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced(queue_length, client):
+    assert canvas.wake([BAZ]) == [BAZ]
+    client.client_kill_filter(_type="normal", skipme=True)
+    assert pollers.wait(["service-c.baz"], 20) is True
+    assert pollers.wait(["service-c.baz"], 0.01) is False
+    assert canvas.wake([BAZ]) == []
+
+
+def test_after_an_interruption_no_command_gets_the_answer_of_another(queue_length, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("redis.connection.AbstractConnection.read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            canvas.wake([BAZ])
+    assert pollers.wait(["service-c.foo"], 0.01) is False
+
+
+def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
+    monkeypatch.setattr(pollers, "_idle", [])
+    monkeypatch.setitem(current_app.conf.broker_transport_options, "global_keyprefix", "shop.")
+    assert pollers.hand_over(["service-c.baz"]) == pollers.HandedOver()
+    names = (b"shop.flows.ready.service-c.baz", b"shop.flows.sent.service-c.baz")
+    assert set(client.keys("*service-c.baz")) == set(names)
+    assert pollers.wait(["service-c.baz"], 20) is True
+    pollers.leave()
+
+
+def test_with_another_broker_nobody_waits(monkeypatch):
+    monkeypatch.setattr(pollers, "_idle", [])
+    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
+    assert pollers.hand_over(["service-c.baz"]) == pollers.HandedOver()
     assert pollers.wait(["service-c.baz"], 20) is False
 
 
