@@ -60,13 +60,13 @@ def hand_over(names: Sequence[str]) -> HandedOver:
     """
     # One token is enough, however many calls there are: whoever comes takes more than one.
     found = _ask(*(command for name in names for command in _token(name)))
-    if found is None:
+    if not found:
         return HandedOver()
     taken = {name for name, count in zip(names, found[2::4], strict=True) if not count}
     announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
     silent = [name for name in names if name not in taken | announced]
     if silent:
-        firsts = _ask(*(("SET", [_mark(name)], 1, "NX", "PX", int(1000 * ANNOUNCED_S)) for name in silent)) or silent
+        firsts = _ask(*(("SET", [_mark(name)], 1, "NX", "PX", int(1000 * ANNOUNCED_S)) for name in silent))
         announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
     return HandedOver(taken=frozenset(taken), announced=frozenset(announced))
 
@@ -81,7 +81,7 @@ def clear(names: Sequence[str]) -> bool:
     except _OUTAGES as error:
         _note_away(error)
         return True
-    return found is None or found[0] > 0
+    return not found or found[0] > 0
 
 
 def wait(names: Sequence[str], seconds: float) -> bool:
@@ -96,7 +96,7 @@ def wait(names: Sequence[str], seconds: float) -> bool:
     except _OUTAGES as error:
         _note_away(error)
         return True
-    return found is not None and found[0] is not None
+    return bool(found) and found[0] is not None
 
 
 def leave() -> None:
@@ -118,8 +118,8 @@ def _mark(name: str) -> str:
     return f"flows.sent.{name}"
 
 
-def _ask(*commands: Command) -> list[Any] | None:
-    """Return the answers to the commands, which are sent together; None if the broker is no Redis."""
+def _ask(*commands: Command) -> list[Any]:
+    """Return the answers to the commands, which are sent together; none if the broker is no Redis."""
     connection = _unused() or _Connection()
     try:
         answers = connection.ask(commands)
@@ -170,10 +170,10 @@ class _Connection:
         except RedisError:
             return False
 
-    def ask(self, commands: Sequence[Command]) -> list[Any] | None:
-        """Return the answers, None if the broker is no Redis."""
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers, none if the broker is no Redis."""
         if self._redis is None:
-            return None
+            return []
         packed = [(name, *(self._prefix + key for key in keys), *others) for name, keys, *others in commands]
         self._redis.send_packed_command(self._redis.pack_commands(packed))
         return [self._redis.read_response() for _ in commands]
