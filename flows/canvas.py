@@ -208,8 +208,8 @@ def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
 
 
 def _hand_over(refs: list[ReadyRef]) -> HandedOver:
-    names = list({ref.task_name for ref in refs})
-    if not names:
+    if not refs:
         return HandedOver()
-    met = _reach(f"tokens for {refs[0].id}", lambda: pollers.hand_over(names))
+    tokens = {ref.task_name: ref.id if ref.was_suspended else None for ref in refs}
+    met = _reach(f"tokens for {refs[0].id}", lambda: pollers.hand_over(tokens))
     return met or HandedOver()

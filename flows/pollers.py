@@ -2,7 +2,8 @@
 
 A worker whose drain finds nothing more waits a moment at a Redis list for each of its functions. Who makes a call puts
 a token there: a worker that waits has it at once, and the list is empty again. A token that nobody took stays, so that
-a worker that begins to wait just then looks once more.
+a worker that begins to wait just then looks once more. Of many that wait Redis chooses the one that has waited longest;
+who keeps a promise open waits at a list of that promise, too, where the token for its going on is put first.
 
 For a token that nobody took a message is sent. Until a worker comes for it, or for ANNOUNCED_S, others who call the
 same function need not send one: whoever comes takes their calls, too.
@@ -14,7 +15,7 @@ nobody waits, and everything goes by message.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,22 +54,25 @@ class HandedOver:
     announced: frozenset[str] = frozenset()
 
 
-def hand_over(names: Sequence[str]) -> HandedOver:
+def hand_over(tokens: Mapping[str, str | None]) -> HandedOver:
     """Put a token for each of the Celery tasks; announce messages for those that nobody takes.
 
+    Of a promise that goes on the id is given: who keeps it open has the token rather than anybody else.
     Raises ``KombuError``, ``RedisError`` or ``OSError`` if the broker is away.
     """
+    taken = _taken_by_keepers({name: promise_id for name, promise_id in tokens.items() if promise_id is not None})
+    names = [name for name in tokens if name not in taken]
     # One token is enough, however many calls there are: whoever comes takes more than one.
     found = _ask(*(command for name in names for command in _token(name)))
     if not found:
-        return HandedOver()
-    taken = {name for name, count in zip(names, found[2::4], strict=True) if not count}
+        return HandedOver(taken=taken)
+    taken |= {name for name, count in zip(names, found[2::4], strict=True) if not count}
     announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
     silent = [name for name in names if name not in taken | announced]
     if silent:
         firsts = _ask(*(("SET", [_mark(name)], 1, "NX", "PX", int(1000 * ANNOUNCED_S)) for name in silent))
         announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
-    return HandedOver(taken=frozenset(taken), announced=frozenset(announced))
+    return HandedOver(taken=taken, announced=frozenset(announced))
 
 
 def clear(names: Sequence[str]) -> bool:
@@ -84,15 +88,17 @@ def clear(names: Sequence[str]) -> bool:
     return not found or found[0] > 0
 
 
-def wait(names: Sequence[str], seconds: float) -> bool:
+def wait(names: Sequence[str], seconds: float, keeps: str | None = None) -> bool:
     """Wait until something may be ready for one of the Celery tasks; return False if the time passed without.
+
+    ``keeps`` is the promise that this thread keeps open, if there is one.
 
     Returns at once while the broker is away; True if it was lost just now, perhaps with a token for this worker.
     """
     if time.monotonic() < _away_until:
         return False
     try:
-        found = _ask(("BRPOP", [_key(name) for name in names], seconds))
+        found = _ask(("BRPOP", [*([_kept(keeps)] if keeps else []), *map(_key, names)], seconds))
     except _OUTAGES as error:
         _note_away(error)
         return True
@@ -105,6 +111,12 @@ def leave() -> None:
         connection.close()
 
 
+def _taken_by_keepers(promise_ids: Mapping[str, str]) -> frozenset[str]:
+    keys = [[_kept(promise_id)] for promise_id in promise_ids.values()]
+    found = _ask(*(command for key in keys for command in (("LPUSH", key, 1), ("DEL", key))))
+    return frozenset(name for name, left in zip(promise_ids, found[1::2], strict=False) if not left)
+
+
 def _token(name: str) -> list[Command]:
     keys = [_key(name)]
     return [("DEL", keys), ("LPUSH", keys, 1), ("LLEN", keys), ("EXISTS", [_mark(name)])]
@@ -114,12 +126,18 @@ def _key(name: str) -> str:
     return f"flows.ready.{name}"
 
 
+def _kept(promise_id: str) -> str:
+    return f"flows.kept.{promise_id}"
+
+
 def _mark(name: str) -> str:
     return f"flows.sent.{name}"
 
 
 def _ask(*commands: Command) -> list[Any]:
     """Return the answers to the commands, which are sent together; none if the broker is no Redis."""
+    if not commands:
+        return []
     connection = _unused() or _Connection()
     try:
         answers = connection.ask(commands)

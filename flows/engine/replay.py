@@ -49,6 +49,11 @@ class Execution:
         """True while the function waits, and neither ``with`` nor ``try`` is open in it: to close it runs nothing."""
         return self._body is not None
 
+    @property
+    def promise_id(self) -> str:
+        """The promise that this runs."""
+        return self._history.invocation.id
+
     def can_go_on(self, durable_function: AnyFunction, invocation: Invocation, journal: Journal) -> bool:
         """Return True if a replay would come to where the function waits.
 
@@ -145,9 +150,9 @@ class Runner:
         return decision
 
     @property
-    def is_open(self) -> bool:
-        """True while a function waits in here."""
-        return self._open is not None
+    def open_id(self) -> str | None:
+        """The promise whose function waits in here, if there is one."""
+        return self._open.promise_id if self._open else None
 
     def close(self) -> None:
         """Close the function that waits, if there is one: no attempt follows for now."""

@@ -143,12 +143,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyRef:
-    """A ready promise that a message can name. ``addressee`` is the only node that may run it, if there is one."""
+    """A ready promise that a message can name. ``addressee`` is the only node that may run it, if there is one.
+
+    ``was_suspended``: it goes on, and some worker may keep it open.
+    """
 
     id: str
     group: str
     function: str
     addressee: str = ""
+    was_suspended: bool = field(default=False, compare=False)
 
     @property
     def task_name(self) -> str:

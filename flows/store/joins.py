@@ -40,15 +40,15 @@ WITH due AS (
 def join(parent_ids: Iterable[str]) -> list[ReadyRef]:
     """Wake those of the promises that are suspended and have what they await; return them."""
     ids = sorted(set(parent_ids))
-    return ready_refs(rows(JOIN, ids=ids)) if ids else []
+    return ready_refs(rows(JOIN, ids=ids), were_suspended=True) if ids else []
 
 
 def join_missed(limit: int = 1000) -> list[ReadyRef]:
     """Wake up to ``limit`` suspended promises that nobody woke; return them."""
-    return ready_refs(rows(JOIN_MISSED, limit=limit))
+    return ready_refs(rows(JOIN_MISSED, limit=limit), were_suspended=True)
 
 
-def ready_refs(found: Iterable[Row]) -> list[ReadyRef]:
+def ready_refs(found: Iterable[Row], *, were_suspended: bool = False) -> list[ReadyRef]:
     """Return what a message needs to know of each row."""
     names = ("id", "group", "function", "addressee")
-    return [ReadyRef(**{name: row[name] for name in names}) for row in found]
+    return [ReadyRef(was_suspended=were_suspended, **{name: row[name] for name in names}) for row in found]

@@ -374,7 +374,7 @@ def _committed(row: Row) -> Committed:
     parent = None
     if row.get("parent_id"):
         fields = {name: row[name] for name in ("group", "function", "addressee")}
-        parent = ReadyRef(id=row["parent_id"], **fields)
+        parent = ReadyRef(id=row["parent_id"], was_suspended=True, **fields)
     return Committed(
         id=row["id"],
         state=State(row["state"]),

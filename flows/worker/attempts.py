@@ -59,6 +59,11 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
     return decision
 
 
+def open_id() -> str | None:
+    """Return the promise whose function this thread has left open, if there is one."""
+    return _thread.runner.open_id
+
+
 def close_open() -> None:
     """Close the function that this thread has left open, if there is one."""
     _thread.runner.close()

@@ -19,7 +19,7 @@ from flows.engine.registry import AnyFunction, registry
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
-from flows.worker.attempts import run_attempt
+from flows.worker.attempts import open_id, run_attempt
 from flows.worker.events import Events
 from flows.worker.ledger import Ledger, ledger
 
@@ -106,7 +106,7 @@ def drain(group: str, *, looks: bool = True) -> None:
     while not process.is_stopping():
         if not looks:
             began = time.monotonic()
-            if began > until or not pollers.wait(names, LINGER_S):
+            if began > until or not pollers.wait(names, LINGER_S, open_id()):
                 return
             if gathers_s := pace.gathers_for(began - since, time.monotonic() - began):
                 time.sleep(gathers_s)

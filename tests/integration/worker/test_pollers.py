@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,21 @@ def test_of_many_who_wait_one_has_the_call(queue_length, in_thread, waiting):
         assert [wait.result() for wait in waits] == [True, True, True]
 
 
+def test_who_keeps_a_promise_open_is_asked_to_go_on_before_who_has_waited_longer(queue_length, in_thread, waiting):
+    goes_on = replace(BAZ, was_suspended=True)
+    longest = in_thread(pollers.wait, ["service-c.baz"], 20)
+    with ThreadPoolExecutor(1) as pool:
+        keeper = pool.submit(leaving, pollers.wait, ["service-c.baz"], 20, keeps=BAZ.id)
+        wait_until(lambda: waiting() == 2)
+        assert canvas.wake([goes_on]) == []
+        assert keeper.result(timeout=10) is True
+    assert not longest.done()
+    assert canvas.wake([goes_on]) == []
+    assert longest.result(timeout=10) is True
+    assert canvas.wake([goes_on]) == [goes_on]
+    assert queue_length("service-c") == 1
+
+
 def test_who_waits_for_other_functions_is_left_alone(queue_length, in_thread, waiting):
     waits = in_thread(pollers.wait, ["service-c.foo"], 20)
     assert canvas.wake([BAZ]) == [BAZ]
@@ -130,7 +146,7 @@ def test_after_an_interruption_no_command_gets_the_answer_of_another(queue_lengt
 def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
     monkeypatch.setattr(pollers, "_idle", [])
     monkeypatch.setitem(current_app.conf.broker_transport_options, "global_keyprefix", "shop.")
-    assert pollers.hand_over(["service-c.baz"]) == pollers.HandedOver()
+    assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
     names = (b"shop.flows.ready.service-c.baz", b"shop.flows.sent.service-c.baz")
     assert set(client.keys("*service-c.baz")) == set(names)
     assert pollers.wait(["service-c.baz"], 20) is True
@@ -140,7 +156,7 @@ def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
 def test_with_another_broker_nobody_waits(monkeypatch):
     monkeypatch.setattr(pollers, "_idle", [])
     monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
-    assert pollers.hand_over(["service-c.baz"]) == pollers.HandedOver()
+    assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
     assert pollers.wait(["service-c.baz"], 20) is False
 
 
