@@ -152,7 +152,7 @@ class ReadyRef:
     group: str
     function: str
     addressee: str = ""
-    was_suspended: bool = field(default=False, compare=False)
+    was_suspended: bool = False
 
     @property
     def task_name(self) -> str:

@@ -424,13 +424,13 @@ class Store:
             id=row.id,
             state=row.state,
             continuation=row.continuation,
-            parent=_ref(parent) if parent else None,
+            parent=_ref(parent, was_suspended=True) if parent else None,
             woke_parent=parent is not None and parent.id in woken,
         )
 
     def _wake(self, row: Record) -> ReadyRef:
         self.table.update(row, phase=Phase.READY, ready_at=self._clock(), sent_at=self._clock(), sends=0)
-        return _ref(row)
+        return _ref(row, was_suspended=True)
 
     def _take_back(self, row: Record) -> None:
         now, losses = self._clock(), row.losses + 1
@@ -473,8 +473,10 @@ def _oldest(row: Record) -> tuple[Any, str]:
     return row.ready_at, row.id
 
 
-def _ref(row: Record) -> ReadyRef:
-    return ReadyRef(id=row.id, group=row.group, function=row.function, addressee=row.addressee)
+def _ref(row: Record, *, was_suspended: bool = False) -> ReadyRef:
+    return ReadyRef(
+        id=row.id, group=row.group, function=row.function, addressee=row.addressee, was_suspended=was_suspended
+    )
 
 
 def _decoded(text: str | None) -> Any:

@@ -113,7 +113,7 @@ def test_settling_names_the_parent_and_how_it_hangs(start, claim):
     suspend(parent, call(parent, 0), call(parent, 1))
     committed = resolve(claim("p.0", "child"))
     assert committed is not None
-    assert committed.parent == ReadyRef(id="p", group="g", function="f")
+    assert committed.parent == ReadyRef(id="p", group="g", function="f", was_suspended=True)
     assert committed.continuation is Continuation.CHORD
 
 
