@@ -41,21 +41,29 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self._total_s, self._count = 0.0, 0
         self._busy_s = 0.0
         self._waited_s = LINGER_S
 
     def batch_size(self) -> int:
-        """Return how many promises to claim at once: 1 until a duration is known."""
+        """Return how many promises to claim at once: 1 until a duration is known.
+
+        What was measured since the last time counts by its mean, as one attempt may have waited for the thread that
+        commits: slower at once, faster little by little.
+        """
+        (total_s, count), self._total_s, self._count = (self._total_s, self._count), 0.0, 0
+        if count:
+            seconds = total_s / count
+            known = seconds if self._seconds is None else self._seconds
+            self._seconds = max(seconds, known + (seconds - known) * (1 - 0.875**count))
         if self._seconds is None:
             return 1
         return max(1, min(MAX_BATCH, int(BATCH_S / max(self._seconds, 1e-6))))
 
     def measured(self, seconds: float) -> None:
-        """Take the duration of one attempt: slower counts at once, faster little by little."""
-        if self._seconds is None or seconds > self._seconds:
-            self._seconds = seconds
-        else:
-            self._seconds += (seconds - self._seconds) / 8
+        """Take the duration of one attempt."""
+        self._total_s += seconds
+        self._count += 1
 
     def gathers_for(self, busy_s: float, waited_s: float) -> float:
         """Take how long a drain was busy and then waited; return for how many seconds it should let more calls come.
@@ -103,29 +111,37 @@ def drain(group: str, *, looks: bool = True) -> None:
     since = time.monotonic()
     until = since + DRAIN_S
     has_woken = False
-    while not process.is_stopping():
-        if not looks:
-            began = time.monotonic()
-            if began > until or not pollers.wait(names, LINGER_S, open_id()):
+    current = ledger()
+    try:
+        while not process.is_stopping():
+            if not looks:
+                began = time.monotonic()
+                if began > until or not pollers.wait(names, LINGER_S, open_id()):
+                    return
+                if gathers_s := pace.gathers_for(began - since, time.monotonic() - began):
+                    time.sleep(gathers_s)
+                since = time.monotonic()
+                has_woken = False
+            claimed, following = claims.claim_ready(
+                group, [function.name for function in functions], pace.batch_size(), process.holder(), process.records()
+            )
+            is_over = time.monotonic() > until
+            if following and (is_over or not has_woken):
+                has_woken = True
+                canvas.wake([following])
+            looks = following is not None
+            goes_on, stays_for = looks and not is_over, () if is_over else names
+            if claimed:
+                changes.claimed(claimed)
+                with Events() as events:
+                    looks |= _run_batch(claimed, current, pace, events, goes_on=goes_on, stays_for=stays_for)
+            if not goes_on:
+                looks |= current.flush(stays_for=() if process.is_stopping() else stays_for)
+            if is_over:
                 return
-            if gathers_s := pace.gathers_for(began - since, time.monotonic() - began):
-                time.sleep(gathers_s)
-            since = time.monotonic()
-            has_woken = False
-        claimed, following = claims.claim_ready(
-            group, [function.name for function in functions], pace.batch_size(), process.holder(), process.records()
-        )
-        is_over = time.monotonic() > until
-        if following and (is_over or not has_woken):
-            has_woken = True
-            canvas.wake([following])
-        looks = following is not None
-        if claimed:
-            changes.claimed(claimed)
-            with Events() as events:
-                looks |= _run_batch(claimed, ledger(), pace, events, stays_for=() if is_over else names)
-        if is_over:
-            return
+    finally:
+        # What is finished is not thrown away, however this ends.
+        current.flush()
 
 
 def _drained(group: str) -> list[AnyFunction]:
@@ -138,18 +154,20 @@ def _pace(group: str) -> Pace:
 
 
 def _run_batch(
-    claimed: list[Claim], current: Ledger, pace: Pace, events: Events, *, stays_for: Collection[str]
+    claimed: list[Claim], current: Ledger, pace: Pace, events: Events, *, goes_on: bool, stays_for: Collection[str]
 ) -> bool:
     """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
     current.enqueue(claimed)
     looks = False
     while not process.is_stopping() and (claim := current.begin_next()):
-        looks |= _run_one(claim, current, pace, events, stays_for=stays_for)
+        looks |= _run_one(claim, current, pace, events, goes_on=goes_on, stays_for=stays_for)
     current.release()
-    return current.flush(stays_for=() if process.is_stopping() else stays_for) or looks
+    return looks
 
 
-def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events, *, stays_for: Collection[str]) -> bool:
+def _run_one(
+    claim: Claim, current: Ledger, pace: Pace, events: Events, *, goes_on: bool, stays_for: Collection[str]
+) -> bool:
     invocation = claim.invocation
     with _as_task(claim) as task:
         events.started(invocation.id, task.name)
@@ -158,7 +176,7 @@ def _run_one(claim: Claim, current: Ledger, pace: Pace, events: Events, *, stays
         pace.measured(time.monotonic() - started)
         if decision is None:
             return False
-        looks = current.defer(decision, stays_for=() if process.is_stopping() else stays_for)
+        looks = current.defer(decision, more_follows=goes_on, stays_for=() if process.is_stopping() else stays_for)
         _announce(task, claim, decision)
         events.ended(invocation.id, decision, time.monotonic() - started)
         task.request.update(state=_state(decision))

@@ -1,8 +1,8 @@
 """Group commit: what attempts have done and the table does not have yet, never older than the COMMIT_WITHIN setting.
 
-Each thread that runs attempts has a ledger. It commits by itself between attempts; while user code runs, the process's
-watchdog commits what has come of age. Sends happen after the commit and outside the lock: a broker that hangs holds up
-nobody's commit.
+Each thread that runs attempts has a ledger. It commits by itself when nothing more is to be run; while attempts run,
+the process's watchdog commits what has come of age, on a connection of its own, so that one goes on while PostgreSQL
+writes what the others have done. Sends happen after the commit: a broker that hangs holds up nobody's commit.
 """
 
 import logging
@@ -10,7 +10,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from django.db import DatabaseError, InterfaceError, transaction
@@ -34,6 +35,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        # Held by whoever writes, and taken before the other one: who only adds to the work does not wait for that.
+        self._writing = threading.RLock()
         self._queue: deque[Claim] = deque()
         self._queued_at = 0.0
         self._finished: list[Outcome] = []
@@ -84,7 +87,7 @@ class Ledger:
         with self._lock:
             self._start_clock()
             self._calls.append(call)
-        if self._is_of_age():
+        if self._is_of_age() and not self._is_left_to_watchdog():
             self.flush()
         if self._is_fenced:
             raise AttemptFenced
@@ -137,19 +140,16 @@ class Ledger:
 
         ``celery_continues`` leaves it to Celery to wake the parent.
         """
-        with self._lock:
-            self._start_clock()
+        with self._writing:
             promise_id = self._end(decision)
             batch, written = self._persist()
         publish.send(batch, written, celery_continues=promise_id if celery_continues else None)
         return written.get(promise_id)
 
-    def defer(self, decision: Decision, *, stays_for: Collection[str] = ()) -> bool:
-        """End the attempt; its commit may wait for those of the claims that wait. Without any, do as ``flush``."""
-        with self._lock:
-            self._start_clock()
-            self._end(decision)
-            waits = bool(self._queue) and not self._is_of_age()
+    def defer(self, decision: Decision, *, more_follows: bool = False, stays_for: Collection[str] = ()) -> bool:
+        """End the attempt and do as ``flush``; if a claim waits, or ``more_follows``, leave that to the watchdog."""
+        self._end(decision)
+        waits = (more_follows or bool(self._queue)) and bool(settings.COMMIT_WITHIN)
         return not waits and self.flush(stays_for=stays_for)
 
     def abandon(self) -> None:
@@ -162,8 +162,7 @@ class Ledger:
 
         What became ready for the Celery tasks ``stays_for`` is left to the caller; return whether there is any.
         """
-        with self._lock:
-            batch, written = self._persist()
+        batch, written = self._persist()
         return publish.send(batch, written, stays_for=stays_for)
 
     def release(self) -> None:
@@ -190,24 +189,41 @@ class Ledger:
         self.flush()
 
     def _end(self, decision: Decision) -> str:
-        assert self._claim is not None
-        outcome = self._running(decision)
-        self._finished.append(outcome)
-        self._claim, self._calls, self._cancels = None, [], []
-        return outcome.claim.invocation.id
+        with self._lock:
+            self._start_clock()
+            outcome = self._running(decision)
+            self._finished.append(outcome)
+            self._claim, self._calls, self._cancels = None, [], []
+            return outcome.claim.invocation.id
 
     def _persist(self) -> tuple[list[Outcome], dict[str, Committed]]:
         """Write everything. If that fails the work is kept: it is written with the next try, or refused then."""
-        running = self._running() if self._calls or self._cancels else None
-        batch = [*self._finished, *([running] if running else [])]
-        if not batch:
-            return [], {}
-        written = publish.persist(batch)
-        self._finished.clear()
-        self._calls, self._cancels = [], []
-        if running is not None:
-            self._is_fenced = running.claim.invocation.id not in written
-        return batch, written
+        with self._writing:
+            with self._lock:
+                finished, running = self._finished, self._running() if self._calls or self._cancels else None
+                self._finished, self._calls, self._cancels = [], [], []
+            batch = [*finished, *([running] if running else [])]
+            if not batch:
+                return [], {}
+            try:
+                written = publish.persist(batch)
+            except BaseException:
+                self._keep(finished, running)
+                raise
+            with self._lock:
+                if running is not None and self._claim is running.claim:
+                    self._is_fenced = running.claim.invocation.id not in written
+            return batch, written
+
+    def _keep(self, finished: Sequence[Outcome], running: Outcome | None) -> None:
+        """Put what was not written before what came meanwhile: the attempt that ran may have ended."""
+        with self._lock:
+            if running is not None and self._claim is running.claim:
+                self._calls[:0], self._cancels[:0] = running.calls, running.cancels
+            elif running is not None:
+                ended = self._finished
+                self._finished = [_after(running, each) if each.claim is running.claim else each for each in ended]
+            self._finished[:0] = finished
 
     def _running(self, decision: Decision | None = None) -> Outcome:
         assert self._claim is not None
@@ -218,8 +234,21 @@ class Ledger:
             self._since = time.monotonic()
             self._is_unwatched = True
 
+    def _is_left_to_watchdog(self) -> bool:
+        """Have the watchdog commit and return True; not while it still writes what came before."""
+        if not settings.COMMIT_WITHIN or not self._writing.acquire(blocking=False):
+            return False
+        self._writing.release()
+        process.watch(self)
+        return True
+
     def _is_of_age(self) -> bool:
         return time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds()
+
+
+def _after(running: Outcome, ended: Outcome) -> Outcome:
+    """Return the end of an attempt together with what it did before."""
+    return replace(ended, calls=(*running.calls, *ended.calls), cancels=(*running.cancels, *ended.cancels))
 
 
 def _refuse_in_transaction() -> None:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import current_app, signals
+from django.db import OperationalError
 
 import flows
 from flows import canvas
@@ -42,6 +43,48 @@ def test_a_drain_shares_its_commits(started):
         cursor.execute("SELECT count(DISTINCT xmin::text) FROM flows_promise WHERE id = ANY(%s)", [started])
         (commits,) = cursor.fetchone()
     assert commits <= 15
+
+
+def test_what_a_drain_has_finished_is_written_if_it_cannot_claim_more(started, monkeypatch):
+    claim_ready = claims.claim_ready
+    claimed: list[tuple[list[claims.Claim], ReadyRef | None]] = []
+
+    def claim_one_and_fail(*args):
+        if claimed:
+            raise OperationalError("away")
+        claimed.append(claim_ready(*args))
+        return claimed[0]
+
+    monkeypatch.setattr(claims, "claim_ready", claim_one_and_fail)
+    with pytest.raises(OperationalError):
+        drain("service-c")
+    ((taken, following),) = claimed
+    assert following is not None
+    assert states([claim.invocation.id for claim in taken]) == {"resolved"}
+
+
+class TestPace:
+    def test_one_is_claimed_until_a_duration_is_known(self):
+        assert Pace().batch_size() == 1
+
+    def test_a_batch_counts_by_its_mean(self):
+        pace = Pace()
+        for _ in range(49):
+            pace.measured(0.0001)
+        pace.measured(0.005)
+        assert pace.batch_size() == int(drains.BATCH_S / 0.000198)
+
+    def test_slower_counts_at_once_and_faster_little_by_little(self):
+        pace = Pace()
+        sizes = []
+        for seconds in (0.001, 0.005, 0.001, 0.001):
+            pace.measured(seconds)
+            sizes.append(pace.batch_size())
+        assert sizes == [10, 2, 2, 2]
+        for _ in range(50):
+            pace.measured(0.001)
+            pace.batch_size()
+        assert pace.batch_size() == 9
 
 
 def test_a_drain_wakes_one_more_worker_if_more_is_ready(started, queue_length):

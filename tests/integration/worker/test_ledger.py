@@ -1,4 +1,6 @@
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
@@ -61,6 +63,41 @@ def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim
     assert not promises.get("q").is_settled
 
 
+@pytest.fixture
+def gate(monkeypatch):
+    """Hold up whoever writes until it is opened; ``reached`` tells that somebody waits there."""
+    gate, commit = SimpleNamespace(reached=threading.Event(), opened=threading.Event()), outcomes.commit
+
+    def wait_and_commit(batch, **options):
+        gate.reached.set()
+        assert gate.opened.wait(timeout=20)
+        return commit(batch, **options)
+
+    monkeypatch.setattr("flows.worker.publish.outcomes.commit", wait_and_commit)
+    yield gate
+    gate.opened.set()
+
+
+def test_attempts_go_on_while_the_watchdog_writes_what_was_finished(start, claim, patient, gate):
+    ids = ["p", "q", "r"]
+    for promise_id in ids:
+        start(promise_id)
+    taken = [claim(promise_id) for promise_id in ids]
+    patient.enqueue(taken)
+    patient.begin_next()
+    patient.defer(Resolved(value="1"))
+    patient.begin_next()
+    assert gate.reached.wait(timeout=5)
+    patient.defer(Resolved(value="2"))
+    patient.begin_next()
+    patient.record(call(taken[2], 0))
+    assert not promises.get("p").is_settled
+    gate.opened.set()
+    patient.defer(Resolved(value="3"))
+    assert [promises.get(promise_id).value for promise_id in ids] == [1, 2, 3]
+    assert promises.children("r", 10) == ["r.0"]
+
+
 def test_what_nothing_waits_behind_is_committed_at_once(start, claim, patient):
     start()
     patient.enqueue([claim()])
@@ -77,6 +114,7 @@ def test_an_attempt_that_lost_its_claim_learns_of_it_at_its_next_call(start, cla
     ledger.record(call(running, 0))
     ledger.before_user_code()
     wait_until(lambda: ledger.due_at() is None, within_s=5)
+    ledger.flush()  # waits until it is written
     with pytest.raises(AttemptFenced):
         ledger.record(call(running, 1))
     assert promises.children("p", 10) == []
@@ -127,6 +165,33 @@ def test_work_that_could_not_be_written_is_kept(start, claim, ledger, monkeypatc
             ledger.finish(Resolved(value="1"), celery_continues=False)
     ledger.flush()
     assert promises.get("p").value == 1
+
+
+def test_an_attempt_that_ended_while_its_calls_could_not_be_written_is_kept_with_them(
+    start, claim, ledger, monkeypatch
+):
+    start()
+    running = claim()
+    ledger.begin(running)
+    ledger.record(call(running, 0, kind=Kind.RUN, state=State.RESOLVED, value="3"))
+    reached, ended = threading.Event(), threading.Event()
+
+    def fail(*_: object) -> None:
+        reached.set()
+        assert ended.wait(timeout=20)
+        raise KeyError
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
+        patched.setattr("flows.worker.publish.persist", fail)
+        flushed = pool.submit(ledger.flush)
+        assert reached.wait(timeout=5)
+        ledger.defer(Resolved(value="1"), more_follows=True)
+        ended.set()
+        with pytest.raises(KeyError):
+            flushed.result(timeout=20)
+    ledger.flush()
+    assert promises.get("p").value == 1
+    assert promises.get("p.0").value == 3
 
 
 def test_work_whose_answer_was_lost_is_written_once(start, claim, ledger, monkeypatch):
