@@ -36,7 +36,7 @@ class Settings:
     """Detect dead processes by their PostgreSQL session lock. Turn off behind a pooler that shares sessions."""
 
     COMMIT_WITHIN: timedelta = timedelta(milliseconds=5)
-    """How long finished work may wait for its commit, to share it with other work; 0 commits each on its own."""
+    """How long finished work waits for its commit, to share it with other work; 0 commits each on its own."""
 
     MAX_LOSSES: int = 5
     """After how many attempts that ended with their process a promise is rejected."""

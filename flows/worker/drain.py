@@ -5,7 +5,7 @@ A drained attempt looks to Celery's signals, and to its events where they are on
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
 from flows.worker.attempts import open_id, run_attempt
 from flows.worker.events import Events
-from flows.worker.ledger import Ledger, ledger
+from flows.worker.ledger import ledger
 
 log = logging.getLogger(__name__)
 
@@ -41,29 +41,24 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: float | None = None
-        self._total_s, self._count = 0.0, 0
         self._busy_s = 0.0
         self._waited_s = LINGER_S
 
     def batch_size(self) -> int:
-        """Return how many promises to claim at once: 1 until a duration is known.
-
-        What was measured since the last time counts by its mean, as one attempt may have waited for the thread that
-        commits: slower at once, faster little by little.
-        """
-        (total_s, count), self._total_s, self._count = (self._total_s, self._count), 0.0, 0
-        if count:
-            seconds = total_s / count
-            known = seconds if self._seconds is None else self._seconds
-            self._seconds = max(seconds, known + (seconds - known) * (1 - 0.875**count))
+        """Return how many promises to claim at once: 1 until a duration is known."""
         if self._seconds is None:
             return 1
         return max(1, min(MAX_BATCH, int(BATCH_S / max(self._seconds, 1e-6))))
 
-    def measured(self, seconds: float) -> None:
-        """Take the duration of one attempt."""
-        self._total_s += seconds
-        self._count += 1
+    def measured(self, durations_s: Sequence[float]) -> None:
+        """Take the durations of a batch's attempts: slower counts at once, faster little by little.
+
+        By their mean, as one attempt may have waited for the thread that commits.
+        """
+        if durations_s:
+            seconds = sum(durations_s) / len(durations_s)
+            known = seconds if self._seconds is None else self._seconds
+            self._seconds = max(seconds, known + (seconds - known) * (1 - 0.875 ** len(durations_s)))
 
     def gathers_for(self, busy_s: float, waited_s: float) -> float:
         """Take how long a drain was busy and then waited; return for how many seconds it should let more calls come.
@@ -105,43 +100,7 @@ def drain(group: str, *, looks: bool = True) -> None:
     Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
     does the same. ``looks`` is False if nothing is ready to begin with.
     """
-    functions = _drained(group)
-    names = [function.task_name for function in functions]
-    pace = _pace(group)
-    since = time.monotonic()
-    until = since + DRAIN_S
-    has_woken = False
-    current = ledger()
-    try:
-        while not process.is_stopping():
-            if not looks:
-                began = time.monotonic()
-                if began > until or not pollers.wait(names, LINGER_S, open_id()):
-                    return
-                if gathers_s := pace.gathers_for(began - since, time.monotonic() - began):
-                    time.sleep(gathers_s)
-                since = time.monotonic()
-                has_woken = False
-            claimed, following = claims.claim_ready(
-                group, [function.name for function in functions], pace.batch_size(), process.holder(), process.records()
-            )
-            is_over = time.monotonic() > until
-            if following and (is_over or not has_woken):
-                has_woken = True
-                canvas.wake([following])
-            looks = following is not None
-            goes_on, stays_for = looks and not is_over, () if is_over else names
-            if claimed:
-                changes.claimed(claimed)
-                with Events() as events:
-                    looks |= _run_batch(claimed, current, pace, events, goes_on=goes_on, stays_for=stays_for)
-            if not goes_on:
-                looks |= current.flush(stays_for=() if process.is_stopping() else stays_for)
-            if is_over:
-                return
-    finally:
-        # What is finished is not thrown away, however this ends.
-        current.flush()
+    _Drain(group).run(looks=looks)
 
 
 def _drained(group: str) -> list[AnyFunction]:
@@ -153,34 +112,84 @@ def _pace(group: str) -> Pace:
     return _paces.setdefault(group, Pace())
 
 
-def _run_batch(
-    claimed: list[Claim], current: Ledger, pace: Pace, events: Events, *, goes_on: bool, stays_for: Collection[str]
-) -> bool:
-    """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
-    current.enqueue(claimed)
-    looks = False
-    while not process.is_stopping() and (claim := current.begin_next()):
-        looks |= _run_one(claim, current, pace, events, goes_on=goes_on, stays_for=stays_for)
-    current.release()
-    return looks
+class _Drain:
+    def __init__(self, group: str) -> None:
+        functions = _drained(group)
+        self._group = group
+        self._functions = [function.name for function in functions]
+        self._task_names = [function.task_name for function in functions]
+        self._pace = _pace(group)
+        self._ledger = ledger()
+        self._events = Events()
+        self._is_over = False
+        # A batch is run, and the next one is known to be there: who commits can be somebody else.
+        self._more_follows = False
 
+    def run(self, *, looks: bool) -> None:
+        try:
+            self._run(looks=looks)
+        except Exception:
+            self._flush()
+            raise
+        self._flush()
 
-def _run_one(
-    claim: Claim, current: Ledger, pace: Pace, events: Events, *, goes_on: bool, stays_for: Collection[str]
-) -> bool:
-    invocation = claim.invocation
-    with _as_task(claim) as task:
-        events.started(invocation.id, task.name)
-        started = time.monotonic()
-        decision = run_attempt(claim, current)
-        pace.measured(time.monotonic() - started)
-        if decision is None:
-            return False
-        looks = current.defer(decision, more_follows=goes_on, stays_for=() if process.is_stopping() else stays_for)
-        _announce(task, claim, decision)
-        events.ended(invocation.id, decision, time.monotonic() - started)
-        task.request.update(state=_state(decision))
+    def _run(self, *, looks: bool) -> None:
+        since = time.monotonic()
+        until = since + DRAIN_S
+        has_woken = False
+        while not process.is_stopping():
+            if not looks:
+                began = time.monotonic()
+                if began > until or not pollers.wait(self._task_names, LINGER_S, open_id()):
+                    return
+                if gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
+                    time.sleep(gathers_s)
+                since = time.monotonic()
+                has_woken = False
+            claimed, following = claims.claim_ready(
+                self._group, self._functions, self._pace.batch_size(), process.holder(), process.records()
+            )
+            self._is_over = time.monotonic() > until
+            if following and (self._is_over or not has_woken):
+                has_woken = True
+                canvas.wake([following])
+            looks = following is not None
+            self._more_follows = looks and not self._is_over
+            if claimed:
+                looks |= self._run_batch(claimed)
+            if not self._more_follows:
+                looks |= self._flush()
+            if self._is_over:
+                return
+
+    def _run_batch(self, claimed: list[Claim]) -> bool:
+        """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
+        changes.claimed(claimed)
+        self._ledger.enqueue(claimed)
+        looks, durations_s = False, []
+        while not process.is_stopping() and (claim := self._ledger.begin_next()):
+            began = time.monotonic()
+            with _as_task(claim) as task:
+                self._events.started(claim.invocation.id, task.name)
+                decision = run_attempt(claim, self._ledger)
+                durations_s.append(time.monotonic() - began)
+                if decision is not None:
+                    looks |= self._ledger.defer(decision, more_follows=self._more_follows, stays_for=self._stays_for())
+                    _announce(task, claim, decision)
+                    self._events.ended(claim.invocation.id, decision, durations_s[-1])
+                    task.request.update(state=_state(decision))
+        self._ledger.release()
+        self._pace.measured(durations_s)
         return looks
+
+    def _flush(self) -> bool:
+        """Commit, then tell who watches; return whether something is ready for this very drain."""
+        looks = self._ledger.flush(stays_for=self._stays_for())
+        self._events.publish()
+        return looks
+
+    def _stays_for(self) -> Collection[str]:
+        return () if self._is_over or process.is_stopping() else self._task_names
 
 
 @contextmanager

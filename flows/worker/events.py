@@ -1,7 +1,7 @@
 """Celery's task events of drained attempts, published many at once; nothing is built while events are off."""
 
 import logging
-from typing import Any, Self
+from typing import Any
 
 from celery import current_app
 from celery.utils.saferepr import saferepr
@@ -14,21 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """Collects the events of one batch and publishes them at its end."""
+    """Collects events until they are published: once what they tell is committed."""
 
     def __init__(self) -> None:
         self._is_enabled = process.sends_events()
         self._events: list[tuple[str, dict[str, Any]]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._events:
-            try:
-                self._publish()
-            except Exception as error:  # events are for watching: losing some must not end a drain
-                log.warning("%d events not sent: %s", len(self._events), error)
 
     def started(self, promise_id: str, task_name: str) -> None:
         """An attempt began."""
@@ -48,6 +38,16 @@ class Events:
                 self._events.append(("task-failed", {"uuid": promise_id, **_failure(error)}))
             case Failed(error=error):
                 self._events.append(("task-retried", {"uuid": promise_id, **_failure(error)}))
+
+    def publish(self) -> None:
+        """Publish what was collected; a broker that is away loses it."""
+        if not self._events:
+            return
+        try:
+            self._publish()
+        except Exception as error:  # events are for watching: losing some must not end a drain
+            log.warning("%d events not sent: %s", len(self._events), error)
+        self._events.clear()
 
     def _publish(self) -> None:
         with (

@@ -1,8 +1,9 @@
-"""Group commit: what attempts have done and the table does not have yet, never older than the COMMIT_WITHIN setting.
+"""Group commit: what attempts have done and the table does not have yet, for as long as the COMMIT_WITHIN setting.
 
 Each thread that runs attempts has a ledger. It commits by itself when nothing more is to be run; while attempts run,
 the process's watchdog commits what has come of age, on a connection of its own, so that one goes on while PostgreSQL
-writes what the others have done. Sends happen after the commit: a broker that hangs holds up nobody's commit.
+writes what the others have done. If the watchdog is late the thread does it. Sends happen after the commit: a broker
+that hangs holds up nobody's commit.
 """
 
 import logging
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # A claim that has not begun after this long is given back: somebody else may have a free slot.
 PATIENCE_S = 0.050
+# So many times COMMIT_WITHIN old, work is not left to the watchdog any more: it is late.
+LATE = 4
 
 
 class Ledger:
@@ -47,8 +50,14 @@ class Ledger:
         self._since = 0.0
         self._is_unwatched = False
 
-    def enqueue(self, claims: Iterable[Claim]) -> None:
-        """Take claims that will begin one after the other."""
+    def enqueue(self, claims: Sequence[Claim]) -> None:
+        """Take claims that will begin one after the other.
+
+        If one is of a promise whose last claim was lost, what was done then is refused before.
+        """
+        promise_ids = {outcome.claim.invocation.id for outcome in self._finished}
+        if any(claim.invocation.id in promise_ids for claim in claims):
+            self.flush()
         with self._lock:
             self._queue.extend(claims)
             self._queued_at = time.monotonic()
@@ -87,7 +96,7 @@ class Ledger:
         with self._lock:
             self._start_clock()
             self._calls.append(call)
-        if self._is_of_age() and not self._is_left_to_watchdog():
+        if self._is_of_age() and not self._leave_to_watchdog():
             self.flush()
         if self._is_fenced:
             raise AttemptFenced
@@ -149,7 +158,9 @@ class Ledger:
     def defer(self, decision: Decision, *, more_follows: bool = False, stays_for: Collection[str] = ()) -> bool:
         """End the attempt and do as ``flush``; if a claim waits, or ``more_follows``, leave that to the watchdog."""
         self._end(decision)
-        waits = (more_follows or bool(self._queue)) and bool(settings.COMMIT_WITHIN)
+        waits = (more_follows or bool(self._queue)) and not self._is_late()
+        if waits:
+            self.before_user_code()
         return not waits and self.flush(stays_for=stays_for)
 
     def abandon(self) -> None:
@@ -208,14 +219,14 @@ class Ledger:
             try:
                 written = publish.persist(batch)
             except BaseException:
-                self._keep(finished, running)
+                self._put_back(finished, running)
                 raise
             with self._lock:
                 if running is not None and self._claim is running.claim:
                     self._is_fenced = running.claim.invocation.id not in written
             return batch, written
 
-    def _keep(self, finished: Sequence[Outcome], running: Outcome | None) -> None:
+    def _put_back(self, finished: Sequence[Outcome], running: Outcome | None) -> None:
         """Put what was not written before what came meanwhile: the attempt that ran may have ended."""
         with self._lock:
             if running is not None and self._claim is running.claim:
@@ -234,9 +245,9 @@ class Ledger:
             self._since = time.monotonic()
             self._is_unwatched = True
 
-    def _is_left_to_watchdog(self) -> bool:
-        """Have the watchdog commit and return True; not while it still writes what came before."""
-        if not settings.COMMIT_WITHIN or not self._writing.acquire(blocking=False):
+    def _leave_to_watchdog(self) -> bool:
+        """Have the watchdog commit and return True; not while it still writes what came before, nor if it is late."""
+        if self._is_late() or not self._writing.acquire(blocking=False):
             return False
         self._writing.release()
         process.watch(self)
@@ -244,6 +255,9 @@ class Ledger:
 
     def _is_of_age(self) -> bool:
         return time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._since >= LATE * settings.COMMIT_WITHIN.total_seconds()
 
 
 def _after(running: Outcome, ended: Outcome) -> Outcome:

@@ -62,7 +62,8 @@ def send(
     woken = [each.parent for each in ended if each.parent and each.woke_parent] + _join([*missed, *_doubtful(held)])
     calls = [ref for outcome in held for ref in _ready_calls(outcome.calls)]
     released = [_claimed_ref(outcome) for outcome in held if outcome.released]
-    ready = [*calls, *woken, *released]
+    # Those who keep the woken ones open are asked first (see pollers).
+    ready = [*woken, *calls, *released]
     others = [ref for ref in ready if ref.addressee or ref.task_name not in stays_for]
     chosen = set(canvas.needed(others))
     hints = [hint for outcome in held for hint in _hints(outcome, chosen)]

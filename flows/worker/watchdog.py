@@ -112,10 +112,16 @@ class Watchdog:
 
     def _flush_due(self) -> None:
         now = time.monotonic()
+        errors = []
         for watched in self._all_watched():
             due_at = watched.due_at()
             if due_at is not None and due_at <= now:
-                watched.flush_due()
+                try:
+                    watched.flush_due()
+                except Exception as error:  # nothing that one thread has done may hold up the others
+                    errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _wait(self) -> None:
         with self._changed:

@@ -69,21 +69,17 @@ class TestPace:
 
     def test_a_batch_counts_by_its_mean(self):
         pace = Pace()
-        for _ in range(49):
-            pace.measured(0.0001)
-        pace.measured(0.005)
+        pace.measured([0.0001] * 49 + [0.005])
         assert pace.batch_size() == int(drains.BATCH_S / 0.000198)
 
     def test_slower_counts_at_once_and_faster_little_by_little(self):
         pace = Pace()
         sizes = []
         for seconds in (0.001, 0.005, 0.001, 0.001):
-            pace.measured(seconds)
+            pace.measured([seconds])
             sizes.append(pace.batch_size())
         assert sizes == [10, 2, 2, 2]
-        for _ in range(50):
-            pace.measured(0.001)
-            pace.batch_size()
+        pace.measured([0.001] * 50)
         assert pace.batch_size() == 9
 
 
@@ -105,7 +101,7 @@ def test_one_more_worker_is_woken_before_an_attempt_that_takes_long(
     started, queue_length, monkeypatch, duration_s, messages
 ):
     pace = Pace()
-    pace.measured(duration_s)
+    pace.measured([duration_s])
     monkeypatch.setitem(drains._paces, "service-c", pace)
     before, sent = queue_length("service-c"), []
 
@@ -122,7 +118,7 @@ class TestGathering:
     @pytest.fixture
     def pace(self):
         pace = Pace()
-        pace.measured(0.0001)
+        pace.measured([0.0001])
         return pace
 
     def gathers_for(self, pace, busy_s, waited_s):
@@ -143,7 +139,7 @@ class TestGathering:
         assert self.gathers_for(pace, 0.1, 0) == drains.BATCH_S
 
     def test_none_gather_where_an_attempt_fills_a_batch(self, pace):
-        pace.measured(0.05)
+        pace.measured([0.05])
         assert self.gathers_for(pace, 0.05, 0) == 0
 
     def test_one_call_that_comes_at_once_says_nothing(self, pace):

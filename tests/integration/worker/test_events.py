@@ -18,9 +18,10 @@ def run(broker):
     process.set_sends_events(enabled=True)
 
     def tell(promise_id):
-        with Events() as events:
-            events.started(promise_id, "service-c.baz")
-            events.ended(promise_id, Resolved(value="1"), 0.25)
+        events = Events()
+        events.started(promise_id, "service-c.baz")
+        events.ended(promise_id, Resolved(value="1"), 0.25)
+        events.publish()
 
     yield tell
     process.set_sends_events(enabled=False)

@@ -1,3 +1,4 @@
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -96,6 +97,55 @@ def test_attempts_go_on_while_the_watchdog_writes_what_was_finished(start, claim
     patient.defer(Resolved(value="3"))
     assert [promises.get(promise_id).value for promise_id in ids] == [1, 2, 3]
     assert promises.children("r", 10) == ["r.0"]
+
+
+@pytest.fixture
+def unwatched(patient, monkeypatch):
+    """A ledger whose watchdog is busy with something else."""
+    monkeypatch.setattr("flows.worker.process.watch", lambda _: None)
+    return patient
+
+
+def test_calls_that_the_watchdog_is_late_with_are_committed_by_the_thread_itself(start, claim, unwatched):
+    start()
+    running = claim()
+    unwatched.begin(running)
+    numbers = itertools.count()
+
+    def is_written():
+        unwatched.record(call(running, next(numbers)))
+        return promises.children("p", 1)
+
+    assert not is_written()
+    wait_until(is_written, within_s=5)
+
+
+def test_ends_that_the_watchdog_is_late_with_are_committed_by_the_thread_itself(start, claim, unwatched):
+    ids = [f"p{number}" for number in range(50)]
+    for promise_id in ids:
+        start(promise_id)
+    unwatched.enqueue([claim(promise_id) for promise_id in ids])
+
+    def is_written():
+        unwatched.begin_next()
+        unwatched.defer(Resolved(value="1"), more_follows=True)
+        return promises.get("p0").is_settled
+
+    assert not is_written()
+    wait_until(is_written, within_s=5)
+
+
+def test_what_was_done_under_a_lost_claim_is_refused_before_the_next_one_begins(start, claim, unwatched):
+    start()
+    unwatched.enqueue([claim()])
+    unwatched.begin_next()
+    unwatched.defer(Resolved(value="1"), more_follows=True)
+    sql.rows("UPDATE flows_promise SET phase = 'ready', node_id = NULL, session = NULL")
+    unwatched.enqueue([claim()])
+    unwatched.begin_next()
+    unwatched.defer(Resolved(value="2"))
+    assert promises.get("p").value == 2
+    assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced", "resolved"]
 
 
 def test_what_nothing_waits_behind_is_committed_at_once(start, claim, patient):
