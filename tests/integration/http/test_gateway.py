@@ -16,12 +16,12 @@ ROUTES = ["/await-chain", "/detached-chain", "/fan-out-workflow"]
         ("fan-out-workflow", "zim", [1], "service-g"),
     ],
 )
-def test_each_route_starts_its_flow_once(ask, queue_length, route, function, args, group):
+def test_each_route_starts_its_flow_once(ask, messages, route, function, args, group):
     for _ in range(2):
         ask("POST", f"/{route}", Prefer="wait=0")
     promise = Promise.objects.get()
     assert (promise.id, promise.function, promise.args, promise.group) == (route, function, args, group)
-    assert queue_length(group) == 1
+    assert messages(group) == 1
 
 
 def test_the_detached_chain_does_not_wait(ask):
