@@ -82,9 +82,7 @@ class Ledger:
 
         Only now: most attempts are committed before any more user code runs, and to wake a thread takes its time.
         """
-        if self._is_unwatched and self.due_at() is not None:
-            self._is_unwatched = False
-            process.watch(self)
+        self._have_watched()
 
     def record(self, call: Call) -> None:
         """Take a call of the running attempt.
@@ -158,10 +156,10 @@ class Ledger:
     def defer(self, decision: Decision, *, more_follows: bool = False, stays_for: Collection[str] = ()) -> bool:
         """End the attempt and do as ``flush``; if a claim waits, or ``more_follows``, leave that to the watchdog."""
         self._end(decision)
-        waits = (more_follows or bool(self._queue)) and not self._is_late()
-        if waits:
-            self.before_user_code()
-        return not waits and self.flush(stays_for=stays_for)
+        if (more_follows or self._queue) and not self._is_late():
+            self._have_watched()
+            return False
+        return self.flush(stays_for=stays_for)
 
     def abandon(self) -> None:
         """End an attempt that was fenced or broken off: what it did since its last commit is void."""
@@ -245,12 +243,18 @@ class Ledger:
             self._since = time.monotonic()
             self._is_unwatched = True
 
+    def _have_watched(self) -> None:
+        # Once for all that comes of age together: the watchdog knows then when that is.
+        if self._is_unwatched and self.due_at() is not None:
+            self._is_unwatched = False
+            process.watch(self)
+
     def _leave_to_watchdog(self) -> bool:
         """Have the watchdog commit and return True; not while it still writes what came before, nor if it is late."""
         if self._is_late() or not self._writing.acquire(blocking=False):
             return False
         self._writing.release()
-        process.watch(self)
+        self._have_watched()
         return True
 
     def _is_of_age(self) -> bool:

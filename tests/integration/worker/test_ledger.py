@@ -10,6 +10,7 @@ from flows.domain.errors import AttemptFenced, MisuseError
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Failed, Interrupted, Resolved, Suspended
 from flows.store import outcomes, promises, sql
+from flows.worker import publish
 from flows.worker.ledger import Ledger
 from tests.integration.conftest import call, suspend
 from tests.integration.worker.conftest import end_session
@@ -133,6 +134,27 @@ def test_ends_that_the_watchdog_is_late_with_are_committed_by_the_thread_itself(
 
     assert not is_written()
     wait_until(is_written, within_s=5)
+
+
+def test_what_one_thread_cannot_write_holds_up_no_other(start, claim, queue_length, monkeypatch):
+    persist = publish.persist
+    *ids, stuck = [f"p{number}" for number in range(8)]
+    for promise_id in (*ids, stuck):
+        start(promise_id)
+
+    def persist_others(batch):
+        assert stuck not in [outcome.claim.invocation.id for outcome in batch], "on purpose"
+        return persist(batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "persist", persist_others)
+        ledgers = {promise_id: Ledger() for promise_id in (stuck, *ids)}
+        for promise_id, ledger in ledgers.items():
+            ledger.begin(claim(promise_id))
+            ledger.defer(Resolved(value="1"), more_follows=True)
+        wait_until(lambda: all(promises.get(promise_id).is_settled for promise_id in ids), within_s=5)
+        assert not promises.get(stuck).is_settled
+    wait_until(lambda: promises.get(stuck).is_settled, within_s=5)
 
 
 def test_what_was_done_under_a_lost_claim_is_refused_before_the_next_one_begins(start, claim, unwatched):
