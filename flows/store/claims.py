@@ -4,6 +4,7 @@ An undone claim leaves a promise ready again and its fencing token may be given 
 attempt names node and session beside the token.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,12 @@ from typing import Any
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
-from flows.store.records import Records
+from flows.store.memory import Memory
 from flows.store.sql import Row, rows
+
+# Until no transaction anywhere could see it any more, the index of what is ready keeps what was claimed since. A look
+# from its beginning would read all of that: a backup that runs for an hour would slow down every claim.
+_IS_READY_SINCE = " p.ready_at >= to_timestamp(%(since)s) "
 
 # Of the promise `p`: whether a suspended one may go on, for no more than `wake_at` of what it awaits are pending: 0, or
 # for a race one less than there were.
@@ -48,7 +53,8 @@ _TAKE = """
     FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
         CASE WHEN p.fence > 1 THEN extract(epoch FROM p.created_at)::float8 END AS created_at,
-        extract(epoch FROM p.deadline_at)::float8 AS deadline_at, p.failures, p.fence, due.rank
+        extract(epoch FROM p.deadline_at)::float8 AS deadline_at, p.failures, p.fence, due.rank,
+        extract(epoch FROM due.ready_at)::float8 AS ready_at
 )
 SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
@@ -67,7 +73,8 @@ FROM claimed ORDER BY claimed.rank
 CLAIM_NAMED = (
     """
 WITH due AS (
-    SELECT p.id, 1 AS rank, (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence FROM flows_promise p
+    SELECT p.id, 1 AS rank, p.ready_at, (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence
+    FROM flows_promise p
     WHERE p.id = %(id)s AND p."group" || '.' || p.function = %(task_name)s AND"""
     + _IS_CLAIMABLE
     + """FOR UPDATE SKIP LOCKED
@@ -75,6 +82,8 @@ WITH due AS (
     SELECT p.function, p.id, p.addressee FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.id <> %(id)s
         AND"""
+    + _IS_READY_SINCE
+    + "AND"
     + _IS_ADDRESSED
     + """ORDER BY p.ready_at LIMIT 1
 )"""
@@ -91,14 +100,16 @@ WITH waiting AS (
     FROM flows_promise p
     WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.deadline_at > now()
         AND p.function = ANY(string_to_array(%(functions)s, chr(10))) AND"""
+    + _IS_READY_SINCE
+    + "AND"
     + _IS_ADDRESSED
     + """ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
-    SELECT id, function, addressee, seen_fence, row_number() OVER oldest AS rank,
+    SELECT id, function, addressee, ready_at, seen_fence, row_number() OVER oldest AS rank,
         count(*) FILTER (WHERE is_risky) OVER oldest AS risks
     FROM waiting WINDOW oldest AS (ORDER BY ready_at, id)
 ), due AS (
-    SELECT id, rank, seen_fence FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
+    SELECT id, rank, ready_at, seen_fence FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
 ), next AS (
     SELECT function, id, addressee FROM ranked WHERE id NOT IN (SELECT id FROM due) ORDER BY rank LIMIT 1
 )"""
@@ -161,34 +172,43 @@ class ReadyRef:
 
 
 def claim_named(
-    named: ReadyRef, holder: Holder, records: Records | None = None
+    named: ReadyRef, holder: Holder, memory: Memory | None = None, *, looks_on: bool = True
 ) -> tuple[Claim | None, ReadyRef | None]:
     """Claim this promise, if it is ready, or suspended with nothing left to wait for.
 
-    If it was claimed, name another ready promise of its group, if there is one. ``records`` are what this worker has
-    read before.
+    If it was claimed and ``looks_on``, name another ready promise of its group, if there is one. ``memory`` is that of
+    this thread.
     """
-    records = records or Records()
+    memory = memory or Memory()
     found = rows(
         CLAIM_NAMED,
         id=named.id,
         group=named.group,
         task_name=named.task_name,
+        since=memory.since(named.group) if looks_on else math.inf,
         **holder.params(),
-        **records.params(),
+        **memory.params(),
     )
-    return (_claim(found[0], holder, records), _next(found[0], named.group)) if found else (None, None)
+    return (_claim(found[0], holder, memory), _next(found[0], named.group)) if found else (None, None)
 
 
 def claim_ready(
-    group: str, functions: Sequence[str], limit: int, holder: Holder, records: Records | None = None
+    group: str, functions: Sequence[str], limit: int, holder: Holder, memory: Memory | None = None
 ) -> tuple[list[Claim], ReadyRef | None]:
-    """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more."""
-    records = records or Records()
-    found = rows(
-        CLAIM_READY, group=group, functions="\n".join(functions), limit=limit, **holder.params(), **records.params()
-    )
-    return [_claim(row, holder, records) for row in found], _next(found[0], group) if found else None
+    """Claim up to ``limit`` ready promises of ``group``, oldest first, and name the next one if there are more.
+
+    ``memory`` is that of this thread, which always asks for the same ``functions`` of a group.
+    """
+    memory = memory or Memory()
+    params = {"group": group, "functions": "\n".join(functions), "limit": limit, **holder.params(), **memory.params()}
+    since = memory.since(group)
+    found = rows(CLAIM_READY, since=since, **params)
+    if since and not found:
+        found = rows(CLAIM_READY, since=0.0, **params)
+    if not found:
+        return [], None
+    memory.claimed(group, found[-1]["ready_at"])
+    return [_claim(row, holder, memory) for row in found], _next(found[0], group)
 
 
 def _next(row: Row, group: str) -> ReadyRef | None:
@@ -198,7 +218,7 @@ def _next(row: Row, group: str) -> ReadyRef | None:
     return ReadyRef(id=promise_id, group=group, function=function, addressee=addressee)
 
 
-def _claim(row: Row, holder: Holder, records: Records) -> Claim:
+def _claim(row: Row, holder: Holder, memory: Memory) -> Claim:
     created_at, read = row["created_at"], [_checkpoint(values) for values in row["checkpoints"] or ()]
     invocation = Invocation(
         id=row["id"],
@@ -212,7 +232,7 @@ def _claim(row: Row, holder: Holder, records: Records) -> Claim:
         deadline_at=datetime.fromtimestamp(row["deadline_at"], UTC),
         failures=row["failures"],
         attempt=row["fence"],
-        checkpoints=records.complete(row["id"], created_at, read) if created_at else (),
+        checkpoints=memory.complete(row["id"], created_at, read) if created_at else (),
     )
     clock = datetime.fromtimestamp(row["clock"], UTC)
     return Claim(invocation=invocation, fence=row["fence"], holder=holder, clock=clock, trace=row["trace"])

@@ -147,7 +147,7 @@ class _Drain:
                 since = time.monotonic()
                 has_woken = False
             claimed, following = claims.claim_ready(
-                self._group, self._functions, self._pace.batch_size(), process.holder(), process.records()
+                self._group, self._functions, self._pace.batch_size(), process.holder(), process.memory()
             )
             self._is_over = time.monotonic() > until
             if following and (self._is_over or not has_woken):

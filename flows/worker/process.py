@@ -10,7 +10,7 @@ from celery.worker import state
 
 from flows.store import nodes
 from flows.store.claims import Holder
-from flows.store.records import Records
+from flows.store.memory import Memory
 from flows.worker.watchdog import Watchdog, Watched
 
 _STOPPING = 0
@@ -50,9 +50,9 @@ def holder() -> Holder:
     return Holder(node_id=_node_id, session=_thread.session, addresses=addresses())
 
 
-def records() -> Records:
-    """Return the records that this thread need not read again."""
-    return _thread.records
+def memory() -> Memory:
+    """Return what this thread need not read again."""
+    return _thread.memory
 
 
 def retire() -> None:
@@ -92,7 +92,7 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.pid = 0
         self.session = 0
-        self.records = Records()
+        self.memory = Memory()
 
 
 _thread = _Thread()

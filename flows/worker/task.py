@@ -61,7 +61,9 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         drains = is_drainable(function)
         was_announced = drains and arrived(function.group)
         try:
-            claim, following = _trying_again(lambda: claims.claim_named(named, process.holder(), process.records()))
+            claim, following = _trying_again(
+                lambda: claims.claim_named(named, process.holder(), process.memory(), looks_on=drains)
+            )
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)
             raise Ignore from error
@@ -69,7 +71,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.update(drains=drains, looks=was_announced or claim is None or following is not None)
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
-        if drains and following is not None:
+        if following is not None:
             wake_if_slow(following)
         changes.claimed([claim])
         with _retiring():

@@ -1,6 +1,7 @@
 """The simulated store and the real one agree: after any operation the same answers and the same rows."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,10 @@ from flows.domain.promise import Phase, Promise, State
 from flows.engine.decision import Call
 from flows.store import cancel, claims, joins, nodes, outcomes, promises, retries, sql, sweeps
 from flows.store.claims import Claim, Holder, ReadyRef
+from flows.store.memory import RECORD_BYTES, Memory
 from flows.store.nodes import NodeInfo
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
-from flows.store.records import RECORD_BYTES, Records
 from flows.store.sweeps import Recovered
 from tests.simulation.machine import EFFECTS, HOLDERS, SETTINGS, TICK, run
 from tests.simulation.store import Store
@@ -33,13 +34,15 @@ T = TypeVar("T")
 APART = TICK / 40
 
 
-class MovingRecords(Records):
+class MovingMemory(Memory):
     """What the real store need not read again, though all times in its rows are moved."""
 
     def move(self, by: timedelta) -> None:
         for promise_id, known in self._known.items():
             created_at = datetime.fromtimestamp(known.created_at, UTC) + by
             self._known[promise_id] = replace(known, created_at=created_at.timestamp())
+        for group in self._claimed_until:
+            self._claimed_until[group] += by.total_seconds()
 
 
 class Mirror(Store):
@@ -55,7 +58,10 @@ class Mirror(Store):
         self._simulated.table = self.table
         self._now = clock
         self._ahead = timedelta(0)
-        self._records = MovingRecords(worth=0, most_bytes=3 * RECORD_BYTES)
+        # Of each holder, by the functions that it asks for: a thread always asks for the same.
+        self._memories: defaultdict[tuple[Holder, tuple[str, ...]], MovingMemory] = defaultdict(
+            lambda: MovingMemory(worth=0, most_bytes=3 * RECORD_BYTES)
+        )
         sql.rows("TRUNCATE flows_promise, flows_attempt, flows_node")
         for holder in HOLDERS:
             info = NodeInfo(name=holder.addresses[-1], groups=("g", "h"), hostname="test", pid=int(holder.addresses[0]))
@@ -88,16 +94,16 @@ class Mirror(Store):
         return self._both(lambda s: s.reopen(promise_id), lambda: retries.reopen(promise_id))
 
     def claim_named(self, named: ReadyRef, holder: Holder) -> tuple[Claim | None, ReadyRef | None]:
-        return self._both(
-            lambda s: s.claim_named(named, holder), lambda: claims.claim_named(named, holder, self._records)
-        )
+        memory = self._memories[holder, ()]
+        return self._both(lambda s: s.claim_named(named, holder), lambda: claims.claim_named(named, holder, memory))
 
     def claim_ready(
         self, group: str, functions: Sequence[str], limit: int, holder: Holder
     ) -> tuple[list[Claim], ReadyRef | None]:
+        memory = self._memories[holder, tuple(functions)]
         return self._both(
             lambda s: s.claim_ready(group, functions, limit, holder),
-            lambda: claims.claim_ready(group, functions, limit, holder, self._records),
+            lambda: claims.claim_ready(group, functions, limit, holder, memory),
         )
 
     def commit(self, outcomes_: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
@@ -154,7 +160,8 @@ class Mirror(Store):
         ahead = sql.rows("SELECT clock_timestamp() AS now")[0]["now"] - self._now()
         columns = ", ".join(f"{column} = {column} + %(by)s" for column in TIMES)
         sql.rows(f"UPDATE flows_promise SET {columns}", by=ahead - self._ahead)
-        self._records.move(ahead - self._ahead)
+        for memory in self._memories.values():
+            memory.move(ahead - self._ahead)
         self._ahead = ahead
 
     def _moved(self, call: C) -> C:

@@ -35,7 +35,7 @@ def entered(worker, monkeypatch):
 
 def claim(promise_id, function):
     named = ReadyRef(id=promise_id, group="service-c", function=function)
-    found, _ = claims.claim_named(named, process.holder(), process.records())
+    found, _ = claims.claim_named(named, process.holder(), process.memory())
     assert found is not None
     return found
 

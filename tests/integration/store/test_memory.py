@@ -1,13 +1,17 @@
 """What a worker has read and what cannot change is not read again."""
 
 import json
+import time
+from contextlib import contextmanager
+
+from django.db import connection, transaction
 
 import flows
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint
-from flows.store import claims, records
+from flows.store import claims, memory, sql
 from flows.store.claims import ReadyRef
-from flows.store.records import Records
+from flows.store.memory import Memory
 from tests.integration.conftest import call, resolve, suspend
 
 
@@ -35,7 +39,7 @@ def read_by(monkeypatch, act):
 
 def test_what_has_resolved_is_read_once(start, claim, holder, monkeypatch):
     start()
-    known = Records(worth=1)
+    known = Memory(worth=1)
     parent, _ = resume(holder, known)
     for position in range(4):
         suspend(parent, call(parent, position))
@@ -47,7 +51,7 @@ def test_what_has_resolved_is_read_once(start, claim, holder, monkeypatch):
 
 def test_what_may_change_is_read_again(start, claim, holder, monkeypatch):
     start()
-    known = Records(worth=1)
+    known = Memory(worth=1)
     parent, _ = resume(holder, known)
     suspend(parent, *(call(parent, position) for position in range(3)), awaits=("p.1",))
     resolve(claim("p.1", function="child"))
@@ -61,7 +65,7 @@ def test_what_may_change_is_read_again(start, claim, holder, monkeypatch):
 
 def test_a_detached_call_is_known_though_it_goes_on(start, holder, monkeypatch):
     start()
-    known = Records(worth=1)
+    known = Memory(worth=1)
     parent, _ = resume(holder, known)
     suspend(parent, call(parent, 0, Kind.DETACHED), call(parent, 1, Kind.EXTERNAL), awaits=("p.1",))
     flows.resolve("p.1")
@@ -73,7 +77,7 @@ def test_a_detached_call_is_known_though_it_goes_on(start, holder, monkeypatch):
 
 
 def test_an_id_that_is_used_again_has_nothing_of_the_flow_before(start, claim, holder):
-    known = Records(worth=1)
+    known = Memory(worth=1)
     for value in ("1", "2"):
         start()
         parent, _ = resume(holder, known)
@@ -86,13 +90,13 @@ def test_an_id_that_is_used_again_has_nothing_of_the_flow_before(start, claim, h
 
 
 def test_few_records_are_not_kept(start, claim, holder):
-    known = Records()
-    resolve_calls(start, claim, holder, known, count=records.WORTH - 1)
+    known = Memory()
+    resolve_calls(start, claim, holder, known, count=memory.WORTH - 1)
     assert known_ids(known) == []
 
 
 def test_what_is_too_much_to_keep_is_forgotten(start, claim, holder):
-    known = Records(worth=1, most_bytes=2 * records.RECORD_BYTES)
+    known = Memory(worth=1, most_bytes=2 * memory.RECORD_BYTES)
     resolve_calls(start, claim, holder, known, count=1)
     assert known_ids(known) == ["p"]
     resolve_calls(start, claim, holder, known, count=1, promise_id="q")
@@ -100,7 +104,7 @@ def test_what_is_too_much_to_keep_is_forgotten(start, claim, holder):
 
 
 def test_nothing_is_forgotten_between_a_claim_and_its_answer():
-    known = Records(worth=1, most_bytes=records.RECORD_BYTES)
+    known = Memory(worth=1, most_bytes=memory.RECORD_BYTES)
     created_at = 1_767_225_600.0
     (first,) = known.complete("p", created_at, [record("p.0")])
     assert known_ids(known) == ["p"]
@@ -108,6 +112,82 @@ def test_nothing_is_forgotten_between_a_claim_and_its_answer():
     assert known.complete("p", created_at, []) == (first,)
     known.complete("q", created_at, [])
     assert known_ids(known) == ["q"]
+
+
+def test_a_claim_reads_nothing_again_of_what_was_claimed_while_a_transaction_stays_open(start, holder):
+    remembered = Memory()
+    with open_snapshot():
+        for index in range(200):
+            start(f"p{index}")
+            claims.claim_ready("g", ["f"], 1, holder, remembered)
+        # as if the last claim were longer ago than a commit may be late
+        remembered.claimed("g", time.time() + memory.LATE_S)
+        start("last")
+        assert index_entries_read(lambda: claims.claim_ready("g", ["f"], 1, holder, remembered)) < 10
+        start("very last")
+        assert index_entries_read(lambda: claims.claim_ready("g", ["f"], 1, holder)) > 200
+
+
+def test_a_start_that_was_committed_late_is_found_once_nothing_else_is(start, holder):
+    remembered = Memory()
+    start("first")
+    assert claimed_ids(holder, remembered) == ["first"]
+    start("late")
+    sql.rows("UPDATE flows_promise SET ready_at = ready_at - interval '1 hour' WHERE id = 'late'")
+    start("in time")
+    assert claimed_ids(holder, remembered) == ["in time"]
+    assert claimed_ids(holder, remembered) == ["late"]
+
+
+def test_once_the_clock_is_put_back_claims_go_on_from_there(start, holder):
+    remembered = Memory()
+    remembered.claimed("g", time.time() + 3600)
+    start("p")
+    assert claimed_ids(holder, remembered) == ["p"]
+    assert remembered.since("g") < time.time()
+
+
+def test_groups_are_remembered_apart(start, holder):
+    remembered = Memory()
+    start("p")
+    assert claimed_ids(holder, remembered) == ["p"]
+    assert remembered.since("g") > 0
+    assert remembered.since("h") == 0
+
+
+def test_who_takes_one_message_a_promise_looks_for_no_other(start, holder):
+    start("p")
+    start("q")
+    taken, following = claims.claim_named(ReadyRef(id="p", group="g", function="f"), holder, looks_on=False)
+    assert taken is not None
+    assert following is None
+
+
+@contextmanager
+def open_snapshot():
+    """A transaction elsewhere that may still see all rows as they are now: a backup, a report."""
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT count(*) FROM flows_promise")
+            yield
+    finally:
+        other.close()
+
+
+def index_entries_read(act):
+    """How many entries of the index of ready promises ``act`` reads, those of dead rows, too."""
+    counted = "SELECT pg_stat_get_xact_tuples_returned('flows_promise_ready'::regclass) AS count"
+    with transaction.atomic():
+        before = sql.rows(counted)[0]["count"]
+        act()
+        return sql.rows(counted)[0]["count"] - before
+
+
+def claimed_ids(holder, remembered):
+    taken, _ = claims.claim_ready("g", ["f"], 10, holder, remembered)
+    return [each.invocation.id for each in taken]
 
 
 def known_ids(known):

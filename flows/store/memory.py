@@ -1,4 +1,4 @@
-"""Records that a worker has read and that cannot change any more: a later claim of the same promise leaves them out."""
+"""What a thread that claims remembers, so that its next claim reads less: final records, and how far it has looked."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ MOST_PROMISES = 64
 MOST_BYTES = 8 * 1024 * 1024
 # Of a record, beside its value.
 RECORD_BYTES = 500
+# By so much may be seen late what became ready: a commit may wait for the disk, or for a standby.
+LATE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,12 @@ class _Known:
     bytes: int = 0
 
 
-class Records:
-    """The first calls of some promises, each up to the first one that may still change.
+class Memory:
+    """How far each group's ready promises were claimed, and the first calls of some promises, up to what may change.
+
+    Ready promises are claimed oldest first, so those that are left became ready later. One that was seen late, because
+    its start waited in a long transaction, is found by a look from the beginning, once a look from here finds nothing;
+    or by the sweep, if there is always something.
 
     What has resolved stays so, and of a detached call its caller knows the id alone. An id that was purged and started
     again is told by when its promise was created. What was not asked for longest is forgotten first, and only when a
@@ -35,6 +41,18 @@ class Records:
         self._most_bytes = most_bytes
         self._known: dict[str, _Known] = {}  # the last used at the end
         self._bytes = 0
+        self._claimed_until: dict[str, float] = {}
+
+    def since(self, group: str) -> float:
+        """Return the time, in epoch seconds, from which on a claim should look for what is ready; 0 if not known."""
+        return max(0.0, self._claimed_until.get(group, 0.0) - LATE_S)
+
+    def claimed(self, group: str, ready_at: float) -> None:
+        """Take note that the oldest of ``group`` were claimed, the last of them ready since ``ready_at``.
+
+        That may be earlier than before: the clock may have been put back.
+        """
+        self._claimed_until[group] = ready_at
 
     def params(self) -> dict[str, str]:
         """Return what the statements of a claim are told: of which promises how many calls are known."""
