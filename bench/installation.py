@@ -24,7 +24,7 @@ GIVE_UP_S = 45
 
 
 class GaveUpError(RuntimeError):
-    """What was asked of a client is not done in time. The installation is of no use any more."""
+    """What was asked of a client is not done in time. The installation is stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +59,8 @@ class Installation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._client.stop()
-        self._signal(signal.SIGCONT)
-        self.stack.stop()
+        if not self.is_given_up:
+            self._stop()
 
     def make_ready(self) -> None:
         """Return when all workers have answered and done something, and freeze them."""
@@ -79,16 +78,25 @@ class Installation:
             self._signal(signal.SIGSTOP)
 
     def ask(self, way: str, call: str, args: Sequence[int], *, expected: object, times: int = 1) -> list[float]:
-        """Let the client do it; return the seconds that it measured. Raises ``GaveUpError``."""
+        """Let the client do it; return the seconds that it measured.
+
+        Raises ``GaveUpError``. Nothing is left then that would go on polling while others are measured.
+        """
         try:
             return self._client.ask({"way": way, "call": call, "args": args, "expected": expected, "times": times})
         except GaveUpError:
             self.is_given_up = True
+            self._stop()
             raise
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers; each leads the group of its processes."""
         return [pid for name in self.stack.names for pid in self.stack.pids(name)]
+
+    def _stop(self) -> None:
+        self._client.stop()
+        self._signal(signal.SIGCONT)
+        self.stack.stop()
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self.pids():

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from bench.installation import Setting
+from bench.installation import GaveUpError, Installation, Setting
 from bench.run import Run
 from bench.systems import BASES
+from bench.systems.celery import SIDE
 from bench.systems.flows import FLOWS
 from bench.workloads import FAN_OUT_100, LATENCY, THROUGHPUT
 from local.servers import Servers
@@ -43,3 +45,21 @@ def test_flows_and_plain_celery_are_measured_in_turn(servers: Servers, tmp_path:
         ("W3-100", "celery-chord", 1),
     ]
     assert all(row.ratio for row in rows)
+
+
+@pytest.mark.timeout(300)  # starts four processes
+def test_nothing_is_left_of_who_gave_up_that_would_go_on_beside_others(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    others = processes()
+    with Installation(SIDE, servers, Setting(pool="threads"), tmp_path) as installation:
+        installation.make_ready()
+        assert len(processes() - others) >= 4
+        monkeypatch.setattr("bench.installation.GIVE_UP_S", 0.2)
+        with installation.turn(), pytest.raises(GaveUpError):
+            installation.ask("one_at_a_time", "sleepy_chord", [1, 2000], expected=1)
+        assert processes() == others
+
+
+def processes() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
