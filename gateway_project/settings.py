@@ -35,10 +35,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "flows.http.problems.ProblemMiddleware",
-    "django.middleware.security.SecurityMiddleware",
+    "gateway_project.middleware.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "gateway_project.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "gateway_project.middleware.CommonMiddleware",
     "gateway_project.middleware.CsrfViewMiddleware",
     "gateway_project.middleware.AuthenticationMiddleware",
     "gateway_project.middleware.MessageMiddleware",

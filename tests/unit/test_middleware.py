@@ -1,10 +1,16 @@
 """What Django's middleware for pages does, and does not do to the routes."""
 
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
-from django.test import RequestFactory
+from django.test import AsyncRequestFactory, RequestFactory
 from django.urls import URLPattern
 
-from gateway_project.middleware import ROUTES, SessionMiddleware
+from gateway_project.middleware import ROUTES, CommonMiddleware, SecurityMiddleware, SessionMiddleware
 from gateway_project.urls import urlpatterns
 
 
@@ -21,3 +27,36 @@ def test_a_page_has_what_the_routes_pass_by():
     middleware = SessionMiddleware(has_session)
     assert middleware(RequestFactory().get("/trees/p")).content == b"True"
     assert middleware(RequestFactory().post("/await-chain")).content == b"False"
+
+
+async def refuse(request: HttpRequest) -> HttpResponse:
+    raise AssertionError
+
+
+async def empty(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(b"{}")
+
+
+class Telling(CommonMiddleware):
+    """Tells in which thread it was called."""
+
+    called_in = 0
+
+    def process_request(self, request: HttpRequest) -> Any:
+        self.called_in = threading.get_ident()
+        return super().process_request(request)
+
+
+def test_what_the_routes_need_too_is_run_where_it_is_called():
+    common = Telling(empty)
+    middleware: Any = SecurityMiddleware(common)
+    response = asyncio.run(middleware(AsyncRequestFactory().post("/await-chain")))
+    assert common.called_in == threading.get_ident()
+    assert (response["Content-Length"], response["X-Content-Type-Options"]) == ("2", "nosniff")
+
+
+def test_a_host_that_is_not_ours_comes_no_further():
+    request = AsyncRequestFactory().post("/await-chain", headers={"host": "elsewhere.example.org"})
+    middleware: Any = CommonMiddleware(refuse)
+    with pytest.raises(DisallowedHost):
+        asyncio.run(middleware(request))
