@@ -6,12 +6,10 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator, Container, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import SplitResult, urlsplit
+from http import HTTPStatus
 
-import httpx
 import psutil
 import psycopg
 import redis
@@ -21,6 +19,7 @@ from bench.recovery import await_condition
 from bench.rows import MS, Row, median_and_range
 from bench.run import Run
 from bench.systems.flows import FLOWS, GROUPS, variables
+from local.ports import LOOPBACK
 from local.servers import Servers
 from local.stack import Stack
 
@@ -37,20 +36,17 @@ WAIT_S = 60
 LOOK_S = 1
 IDLE_PERCENT = 20
 
-ENDED = {httpx.codes.OK}
-# A flow may have ended before the answer is written.
-STARTED = {httpx.codes.ACCEPTED, httpx.codes.OK}
 PENDING = "SELECT 1 FROM flows_promise WHERE state = 'pending' LIMIT 1"
-WAITING = """\
+POST = """\
 POST /await-chain HTTP/1.1
 Host: {host}
 Idempotency-Key: {key}
-Prefer: wait={wait_s}
+Prefer: {prefer}
 Content-Length: 0
 Connection: close
 
 """
-Client = httpx.AsyncClient
+WAIT = f"wait={WAIT_S}"
 _keys = (f"bench-{number}" for number in itertools.count())
 
 
@@ -66,13 +62,12 @@ def measure_gateway(run: Run) -> Iterator[Row]:
 
 
 async def _measure(stack: Stack, rounds: int) -> list[Row]:
-    async with _client(stack) as gateway:
-        for _ in range(WARM_UP):
-            await _post(gateway, next(_keys), f"wait={WAIT_S}", ENDED)
-        took_ms = [await _timed_chain(gateway) * MS for _ in range(ONE_AT_A_TIME)]
-    waited_s, answered = await _hold_waiters(stack)
-    async with _client(stack) as gateway:
-        rates = [await _start_rate(gateway) for _ in range(rounds)]
+    port = int(stack.environ["GATEWAY_PORT"])
+    for _ in range(WARM_UP):
+        await _timed_chain(port)
+    took_ms = [await _timed_chain(port) * MS for _ in range(ONE_AT_A_TIME)]
+    waited_s, answered = await _hold_waiters(stack, port)
+    rates = [await _start_rate(port) for _ in range(rounds)]
     rate, spread = median_and_range(rates)
     p95_ms = statistics.quantiles(took_ms, n=20)[18]
     latency = _row("latency", "await chain through HTTP, one at a time")
@@ -100,63 +95,54 @@ def _await_quiet(servers: Servers) -> None:
         await_condition(lambda: not any(broker.exists(group) for group in GROUPS))
 
 
-@asynccontextmanager
-async def _client(stack: Stack) -> AsyncIterator[Client]:
-    limits = httpx.Limits(max_connections=CONNECTIONS)
-    async with Client(base_url=stack.gateway_url, timeout=WAIT_S + 10, limits=limits) as client:
-        yield client
+async def _post(port: int, key: str, prefer: str) -> HTTPStatus:
+    """Return the status that one request, on a connection of its own, is answered with.
+
+    In bytes: a client library takes twice as long for it as the gateway does.
+    """
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    request = POST.format(host=f"{LOOPBACK}:{port}", key=key, prefer=prefer)
+    writer.write(request.replace("\n", "\r\n").encode())
+    answer = await reader.read()
+    writer.close()
+    if not answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 202 ")):
+        raise RuntimeError(f"await-chain:{key} was answered {answer!r}")
+    return HTTPStatus(int(answer.split()[1]))
 
 
-async def _post(gateway: Client, key: str, prefer: str, expected: Container[int]) -> None:
-    answer = await gateway.post("/await-chain", headers={"Idempotency-Key": key, "Prefer": prefer})
-    if answer.status_code not in expected:
-        raise RuntimeError(f"await-chain:{key} was answered {answer.status_code}: {answer.text}")
-
-
-async def _timed_chain(gateway: Client) -> float:
+async def _timed_chain(port: int) -> float:
     began = time.perf_counter()
-    await _post(gateway, next(_keys), f"wait={WAIT_S}", ENDED)
+    status = await _post(port, next(_keys), WAIT)
+    if status is not HTTPStatus.OK:
+        raise RuntimeError(f"a chain has not ended after {WAIT_S} s")
     return time.perf_counter() - began
 
 
-async def _start_rate(gateway: Client) -> float:
+async def _start_rate(port: int) -> float:
+    free = asyncio.Semaphore(CONNECTIONS)
+
+    async def start() -> None:
+        async with free:
+            await _post(port, next(_keys), "respond-async")
+
     began = time.perf_counter()
-    starts = (_post(gateway, next(_keys), "respond-async", STARTED) for _ in range(STARTS))
-    await asyncio.gather(*starts)
+    await asyncio.gather(*(start() for _ in range(STARTS)))
     return STARTS / (time.perf_counter() - began)
 
 
-async def _hold_waiters(stack: Stack) -> tuple[float, int]:
+async def _hold_waiters(stack: Stack, port: int) -> tuple[float, int]:
     """Freeze the workers, let all wait, thaw; return the seconds until the last answer, and how many came in time."""
     workers = [pid for name in stack.names if name != "gateway" for pid in stack.pids(name)]
     keys = itertools.cycle([next(_keys) for _ in range(FLOWS_AWAITED)])
     for pid in workers:
         os.killpg(pid, signal.SIGSTOP)
-    url = urlsplit(stack.gateway_url)
-    waiting = [asyncio.create_task(_wait(url, key)) for key in itertools.islice(keys, WAITERS)]
+    waiting = [asyncio.create_task(_post(port, key, WAIT)) for key in itertools.islice(keys, WAITERS)]
     await _all_wait(stack)
     for pid in workers:
         os.killpg(pid, signal.SIGCONT)
     began = time.perf_counter()
-    answered = sum(await asyncio.gather(*waiting))
+    answered = (await asyncio.gather(*waiting)).count(HTTPStatus.OK)
     return time.perf_counter() - began, answered
-
-
-async def _wait(url: SplitResult, key: str) -> bool:
-    """Tell whether the value came in time.
-
-    Asks on a bare connection: a client's pool of thousands would cost more than what is measured.
-    """
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = WAITING.format(host=url.netloc, key=key, wait_s=WAIT_S)
-    writer.write(head.replace("\n", "\r\n").encode())
-    answer = await reader.read()
-    writer.close()
-    if answer.startswith(b"HTTP/1.1 202 "):
-        return False
-    if not answer.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"await-chain:{key} was answered {answer!r}")
-    return True
 
 
 async def _all_wait(stack: Stack) -> None:
