@@ -59,16 +59,11 @@ def show(model_admin: Any, request: HttpRequest, object_id: str) -> HttpResponse
         raise PermissionDenied
     promise_id = unquote(object_id)
     try:
-        tree = read_tree(promise_id)
-    except PromiseNotFound:
+        return _page(model_admin, request, promise_id)
+    except (PromiseNotFound, Promise.DoesNotExist):  # the latter if it was deleted between two reads
         opts = Promise._meta  # noqa: SLF001 - Django's documented Meta API
         gone: HttpResponse = model_admin._get_obj_does_not_exist_redirect(request, opts, promise_id)  # noqa: SLF001
         return gone
-    drawing = waterfall.lay_out(tree, path=request.path, flipped=request.GET.getlist(waterfall.FLIP), href=promise_url)
-    if "HX-Request" in request.headers:
-        return TemplateResponse(request, waterfall.TEMPLATE, {"waterfall": drawing})
-    context = {**model_admin.admin_site.each_context(request), **_context(model_admin, request, tree)}
-    return TemplateResponse(request, "admin/flows/promise/detail.html", {**context, "waterfall": drawing})
 
 
 def download(model_admin: Any, request: HttpRequest, object_id: str, part: str) -> HttpResponse:
@@ -85,6 +80,15 @@ def download(model_admin: Any, request: HttpRequest, object_id: str, part: str) 
     name = "".join(character if character.isalnum() else "-" for character in promise.id[-60:])
     response["Content-Disposition"] = f'attachment; filename="{name}-{part}.json"'
     return response
+
+
+def _page(model_admin: Any, request: HttpRequest, promise_id: str) -> HttpResponse:
+    tree = read_tree(promise_id)
+    drawing = waterfall.lay_out(tree, path=request.path, flipped=request.GET.getlist(waterfall.FLIP), href=promise_url)
+    if "HX-Request" in request.headers:
+        return TemplateResponse(request, waterfall.TEMPLATE, {"waterfall": drawing})
+    context = {**model_admin.admin_site.each_context(request), **_context(model_admin, request, tree)}
+    return TemplateResponse(request, "admin/flows/promise/detail.html", {**context, "waterfall": drawing})
 
 
 def _context(model_admin: Any, request: HttpRequest, tree: Tree) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import override_settings
 
-from flows.admin import markup
+import flows
+from flows.admin import detail, markup
 from flows.domain.promise import Kind, State
-from flows.store import promises, sql
+from flows.store import promises, sql, trees
 from tests.integration.admin.conftest import SCRIPT
 from tests.integration.conftest import call, resolve, suspend
 
@@ -53,6 +54,21 @@ def test_a_live_page_asks_for_the_drawing_alone_until_all_has_ended(admin_client
     assert 'hx-trigger="every 1s"' in drawing()
     resolve(attempt)
     assert "hx-trigger" not in drawing()
+
+
+def test_a_flow_that_is_deleted_while_its_page_is_made_is_gone(admin_client, start, claim, monkeypatch):
+    start()
+    resolve(claim())
+
+    def read_then_delete(promise_id):
+        tree = trees.read_tree(promise_id)
+        assert flows.purge_tree(promise_id) == 1
+        return tree
+
+    monkeypatch.setattr(detail, "read_tree", read_then_delete)
+    answer = admin_client.get("/admin/flows/promise/p/change/", follow=True)
+    assert answer.redirect_chain == [("/admin/", 302)]
+    assert "Perhaps it was deleted" in answer.content.decode()
 
 
 def test_the_longest_id_is_whole_in_its_detail(start, content):
