@@ -5,6 +5,7 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 	--no-strip-extras --allow-unsafe $(LOCK_FLAGS)
 
 MINUTES ?= 2
+STACKS := tests/acceptance tests/browser
 
 .PHONY: demo up test chaos bench recovery million screenshots check format lock help
 .DEFAULT_GOAL := help
@@ -20,7 +21,13 @@ up: .venv/installed ## start everything and stay; prints the URLs and a login
 
 test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of their own
 	@$(BIN)/python -m local.chromium
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@# whole stacks have the machine to themselves: how soon they recover is what is tested
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(STACKS:%=--ignore=%)
+	@$(BIN)/python -m pytest $(STACKS)
+endif
 
 chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
 	@$(BIN)/python -m chaos --minutes=$(MINUTES) $(if $(SEED),--seed=$(SEED))

@@ -82,7 +82,7 @@ def test_bad_input_names_the_field_and_writes_nothing(transactional_db, options,
 
 
 @pytest.mark.parametrize(
-    ("args", "field"), [((object(),), "args[0]"), ((float("nan"),), "args[0]"), (("a", "b"), "args")], ids=str
+    ("args", "field"), [((object,), "args[0]"), ((float("nan"),), "args[0]"), (("a", "b"), "args")], ids=str
 )
 def test_bad_arguments_name_the_culprit_and_write_nothing(transactional_db, args, field):
     with pytest.raises(flows.InvalidInputError) as raised:

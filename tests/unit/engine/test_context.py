@@ -168,7 +168,7 @@ def test_a_call_takes_its_options():
         {"timeout": "soon"},
         {"tags": {"a": 1}},
         {"tags": "a"},
-        {"retry": object()},
+        {"retry": object},
         {"target": "poll://uni@h"},
         {"colour": "red"},
     ],

@@ -56,7 +56,14 @@ def test_a_durable_function_can_be_called_plainly():
 
 @pytest.mark.parametrize(
     "options",
-    [{"retry": Never}, {"retry": 5}, {"version": 0}, {"version": "2"}, {"timeout": 0}, {"timeout": datetime.now(UTC)}],
+    [
+        {"retry": Never},
+        {"retry": 5},
+        {"version": 0},
+        {"version": "2"},
+        {"timeout": 0},
+        {"timeout": datetime(2030, 1, 1, tzinfo=UTC)},
+    ],
     ids=str,
 )
 def test_options_that_cannot_work_are_refused(options):
