@@ -54,7 +54,7 @@ _TAKE = """
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
         CASE WHEN p.fence > 1 THEN extract(epoch FROM p.created_at)::float8 END AS created_at,
         extract(epoch FROM p.deadline_at)::float8 AS deadline_at, p.failures, p.fence, due.rank,
-        extract(epoch FROM due.ready_at)::float8 AS ready_at
+        extract(epoch FROM p.ready_at)::float8 AS ready_at
 )
 SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_config('synchronous_commit', 'off', true),
     CASE WHEN claimed.fence > 1 THEN (
@@ -73,8 +73,7 @@ FROM claimed ORDER BY claimed.rank
 CLAIM_NAMED = (
     """
 WITH due AS (
-    SELECT p.id, 1 AS rank, p.ready_at, (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence
-    FROM flows_promise p
+    SELECT p.id, 1 AS rank, (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence FROM flows_promise p
     WHERE p.id = %(id)s AND p."group" || '.' || p.function = %(task_name)s AND"""
     + _IS_CLAIMABLE
     + """FOR UPDATE SKIP LOCKED
@@ -105,11 +104,11 @@ WITH waiting AS (
     + _IS_ADDRESSED
     + """ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
-    SELECT id, function, addressee, ready_at, seen_fence, row_number() OVER oldest AS rank,
+    SELECT id, function, addressee, seen_fence, row_number() OVER oldest AS rank,
         count(*) FILTER (WHERE is_risky) OVER oldest AS risks
     FROM waiting WINDOW oldest AS (ORDER BY ready_at, id)
 ), due AS (
-    SELECT id, rank, ready_at, seen_fence FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
+    SELECT id, rank, seen_fence FROM ranked WHERE rank = 1 OR (rank <= %(limit)s AND risks = 0)
 ), next AS (
     SELECT function, id, addressee FROM ranked WHERE id NOT IN (SELECT id FROM due) ORDER BY rank LIMIT 1
 )"""
@@ -172,12 +171,12 @@ class ReadyRef:
 
 
 def claim_named(
-    named: ReadyRef, holder: Holder, memory: Memory | None = None, *, looks_on: bool = True
+    named: ReadyRef, holder: Holder, memory: Memory | None = None, *, names_next: bool = True
 ) -> tuple[Claim | None, ReadyRef | None]:
     """Claim this promise, if it is ready, or suspended with nothing left to wait for.
 
-    If it was claimed and ``looks_on``, name another ready promise of its group, if there is one. ``memory`` is that of
-    this thread.
+    If it was claimed and ``names_next``, name another ready promise of its group, if there is one. ``memory`` is this
+    thread's.
     """
     memory = memory or Memory()
     found = rows(
@@ -185,11 +184,14 @@ def claim_named(
         id=named.id,
         group=named.group,
         task_name=named.task_name,
-        since=memory.since(named.group) if looks_on else math.inf,
+        since=memory.since(named.group) if names_next else math.inf,
         **holder.params(),
         **memory.params(),
     )
-    return (_claim(found[0], holder, memory), _next(found[0], named.group)) if found else (None, None)
+    if not found:
+        return None, None
+    memory.told(found[0]["clock"])
+    return _claim(found[0], holder, memory), _next(found[0], named.group)
 
 
 def claim_ready(
@@ -200,14 +202,20 @@ def claim_ready(
     ``memory`` is that of this thread, which always asks for the same ``functions`` of a group.
     """
     memory = memory or Memory()
-    params = {"group": group, "functions": "\n".join(functions), "limit": limit, **holder.params(), **memory.params()}
-    since = memory.since(group)
-    found = rows(CLAIM_READY, since=since, **params)
-    if since and not found:
-        found = rows(CLAIM_READY, since=0.0, **params)
+    since, began_s = memory.since(group), time.monotonic()
+    found = rows(
+        CLAIM_READY,
+        group=group,
+        functions="\n".join(functions),
+        limit=limit,
+        since=since,
+        **holder.params(),
+        **memory.params(),
+    )
+    memory.looked(group, since, time.monotonic() - began_s, found[-1]["ready_at"] if found else None)
     if not found:
         return [], None
-    memory.claimed(group, found[-1]["ready_at"])
+    memory.told(found[0]["clock"])
     return [_claim(row, holder, memory) for row in found], _next(found[0], group)
 
 

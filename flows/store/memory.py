@@ -1,8 +1,9 @@
 """What a thread that claims remembers, so that its next claim reads less: final records, and how far it has looked."""
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint
@@ -15,6 +16,9 @@ MOST_BYTES = 8 * 1024 * 1024
 RECORD_BYTES = 500
 # By so much may be seen late what became ready: a commit may wait for the disk, or for a standby.
 LATE_S = 1.0
+# How soon a look goes from the beginning again, and how many times as long as that took must have passed, too.
+LOOK_BACK_EVERY_S = 1.0
+LOOK_BACK_REST = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +28,21 @@ class _Known:
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    until: float
+    back_at_s: float
+    back_took_s: float
+
+    def is_to_look_back(self) -> bool:
+        return time.monotonic() - self.back_at_s >= max(LOOK_BACK_EVERY_S, LOOK_BACK_REST * self.back_took_s)
+
+
 class Memory:
     """How far each group's ready promises were claimed, and the first calls of some promises, up to what may change.
 
-    Ready promises are claimed oldest first, so those that are left became ready later. One that was seen late, because
-    its start waited in a long transaction, is found by a look from the beginning, once a look from here finds nothing;
-    or by the sweep, if there is always something.
+    Ready promises are claimed oldest first, so those that are left became ready later. What was seen late, because its
+    start waited in a long transaction, say, is found by a look from the beginning: now and then one is due.
 
     What has resolved stays so, and of a detached call its caller knows the id alone. An id that was purged and started
     again is told by when its promise was created. What was not asked for longest is forgotten first, and only when a
@@ -41,18 +54,30 @@ class Memory:
         self._most_bytes = most_bytes
         self._known: dict[str, _Known] = {}  # the last used at the end
         self._bytes = 0
-        self._claimed_until: dict[str, float] = {}
+        self._looked: dict[str, _Looked] = {}
+        self._clock = 0.0
+
+    def told(self, clock: float) -> None:
+        """Take note of the database's time, in epoch seconds."""
+        self._clock = clock
 
     def since(self, group: str) -> float:
-        """Return the time, in epoch seconds, from which on a claim should look for what is ready; 0 if not known."""
-        return max(0.0, self._claimed_until.get(group, 0.0) - LATE_S)
+        """Return the time, in epoch seconds, from which on a claim should look for what is ready; 0: the beginning."""
+        looked = self._looked.get(group)
+        return 0.0 if looked is None or looked.is_to_look_back() else max(0.0, looked.until - LATE_S)
 
-    def claimed(self, group: str, ready_at: float) -> None:
-        """Take note that the oldest of ``group`` were claimed, the last of them ready since ``ready_at``.
+    def looked(self, group: str, since: float, took_s: float, ready_at: float | None) -> None:
+        """Take note of a look: how long it took, and when the last promise that it claimed became ready.
 
-        That may be earlier than before: the clock may have been put back.
+        None: it found nothing, so nothing is left from before the last time that the database told. What is noted may
+        be earlier than before: something late was found, or the clock was put back.
         """
-        self._claimed_until[group] = ready_at
+        until = self._clock if ready_at is None else ready_at
+        known = self._looked.get(group)
+        if known is None or since == 0:
+            self._looked[group] = _Looked(until=until, back_at_s=time.monotonic(), back_took_s=took_s)
+        else:
+            self._looked[group] = replace(known, until=until)
 
     def params(self) -> dict[str, str]:
         """Return what the statements of a claim are told: of which promises how many calls are known."""

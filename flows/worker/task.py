@@ -62,7 +62,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         was_announced = drains and arrived(function.group)
         try:
             claim, following = _trying_again(
-                lambda: claims.claim_named(named, process.holder(), process.memory(), looks_on=drains)
+                lambda: claims.claim_named(named, process.holder(), process.memory(), names_next=drains)
             )
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will send %s again: %s", named.id, error)

@@ -41,8 +41,9 @@ class MovingMemory(Memory):
         for promise_id, known in self._known.items():
             created_at = datetime.fromtimestamp(known.created_at, UTC) + by
             self._known[promise_id] = replace(known, created_at=created_at.timestamp())
-        for group in self._claimed_until:
-            self._claimed_until[group] += by.total_seconds()
+        self._clock += by.total_seconds()
+        for group, looked in self._looked.items():
+            self._looked[group] = replace(looked, until=looked.until + by.total_seconds())
 
 
 class Mirror(Store):

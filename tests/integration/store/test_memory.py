@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import contextmanager
 
+import pytest
 from django.db import connection, transaction
 
 import flows
@@ -13,6 +14,7 @@ from flows.store import claims, memory, sql
 from flows.store.claims import ReadyRef
 from flows.store.memory import Memory
 from tests.integration.conftest import call, resolve, suspend
+from tests.waiting import wait_until
 
 
 def resume(holder, known, promise_id="p"):
@@ -114,21 +116,31 @@ def test_nothing_is_forgotten_between_a_claim_and_its_answer():
     assert known_ids(known) == ["q"]
 
 
-def test_a_claim_reads_nothing_again_of_what_was_claimed_while_a_transaction_stays_open(start, holder):
+def test_a_claim_reads_nothing_again_of_what_was_claimed_while_a_transaction_stays_open(start, holder, monkeypatch):
+    monkeypatch.setattr(memory, "LOOK_BACK_EVERY_S", 3600)
+    monkeypatch.setattr(memory, "LATE_S", 0)
     remembered = Memory()
     with open_snapshot():
         for index in range(200):
             start(f"p{index}")
             claims.claim_ready("g", ["f"], 1, holder, remembered)
-        # as if the last claim were longer ago than a commit may be late
-        remembered.claimed("g", time.time() + memory.LATE_S)
         start("last")
         assert index_entries_read(lambda: claims.claim_ready("g", ["f"], 1, holder, remembered)) < 10
-        start("very last")
+        assert index_entries_read(lambda: claims.claim_ready("g", ["f"], 1, holder, remembered)) < 10
         assert index_entries_read(lambda: claims.claim_ready("g", ["f"], 1, holder)) > 200
 
 
-def test_a_start_that_was_committed_late_is_found_once_nothing_else_is(start, holder):
+def test_a_look_that_finds_nothing_counts_too(start, claim, holder, monkeypatch):
+    monkeypatch.setattr(memory, "LOOK_BACK_EVERY_S", 3600)
+    remembered = Memory()
+    start("p")
+    taken, _ = resume(holder, remembered)
+    assert remembered.since("g") == 0
+    assert claimed_ids(holder, remembered) == []
+    assert remembered.since("g") == pytest.approx(taken.clock.timestamp() - memory.LATE_S)
+
+
+def test_a_start_that_was_committed_late_is_found_by_a_look_back(start, holder):
     remembered = Memory()
     start("first")
     assert claimed_ids(holder, remembered) == ["first"]
@@ -136,15 +148,27 @@ def test_a_start_that_was_committed_late_is_found_once_nothing_else_is(start, ho
     sql.rows("UPDATE flows_promise SET ready_at = ready_at - interval '1 hour' WHERE id = 'late'")
     start("in time")
     assert claimed_ids(holder, remembered) == ["in time"]
-    assert claimed_ids(holder, remembered) == ["late"]
+    wait_until(lambda: claimed_ids(holder, remembered) == ["late"], within_s=10 * memory.LOOK_BACK_EVERY_S)
+
+
+def test_a_look_back_that_takes_long_is_made_less_often(monkeypatch):
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    remembered = Memory()
+    remembered.looked("g", since=0, took_s=0.5, ready_at=5000.0)
+    now_s += 9.9
+    assert remembered.since("g") == 5000 - memory.LATE_S
+    remembered.looked("g", since=4999, took_s=0.001, ready_at=5001.0)
+    now_s += 0.2
+    assert remembered.since("g") == 0
 
 
 def test_once_the_clock_is_put_back_claims_go_on_from_there(start, holder):
     remembered = Memory()
-    remembered.claimed("g", time.time() + 3600)
+    remembered.looked("g", since=0, took_s=0, ready_at=time.time() + 3600)
     start("p")
-    assert claimed_ids(holder, remembered) == ["p"]
-    assert remembered.since("g") < time.time()
+    wait_until(lambda: claimed_ids(holder, remembered) == ["p"], within_s=10 * memory.LOOK_BACK_EVERY_S)
+    assert 0 < remembered.since("g") < time.time()
 
 
 def test_groups_are_remembered_apart(start, holder):
@@ -158,7 +182,7 @@ def test_groups_are_remembered_apart(start, holder):
 def test_who_takes_one_message_a_promise_looks_for_no_other(start, holder):
     start("p")
     start("q")
-    taken, following = claims.claim_named(ReadyRef(id="p", group="g", function="f"), holder, looks_on=False)
+    taken, following = claims.claim_named(ReadyRef(id="p", group="g", function="f"), holder, names_next=False)
     assert taken is not None
     assert following is None
 
