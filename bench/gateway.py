@@ -100,11 +100,12 @@ async def _post(port: int, key: str, prefer: str) -> HTTPStatus:
 
     In bytes: a client library takes twice as long for it as the gateway does.
     """
-    reader, writer = await asyncio.open_connection(LOOPBACK, port)
     request = POST.format(host=f"{LOOPBACK}:{port}", key=key, prefer=prefer)
-    writer.write(request.replace("\n", "\r\n").encode())
-    answer = await reader.read()
-    writer.close()
+    async with asyncio.timeout(WAIT_S + 10):
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.write(request.replace("\n", "\r\n").encode())
+        answer = await reader.read()
+        writer.close()
     if not answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 202 ")):
         raise RuntimeError(f"await-chain:{key} was answered {answer!r}")
     return HTTPStatus(int(answer.split()[1]))

@@ -59,8 +59,7 @@ class Installation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if not self.is_given_up:
-            self._stop()
+        self._stop()
 
     def make_ready(self) -> None:
         """Return when all workers have answered and done something, and freeze them."""
@@ -136,4 +135,7 @@ class _Client:
 
     def stop(self) -> None:
         self._handle.kill()
-        self._handle.communicate()
+        self._handle.wait()
+        for pipe in (self._handle.stdin, self._handle.stdout):
+            if pipe is not None:
+                pipe.close()
