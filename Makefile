@@ -24,7 +24,7 @@ test: .venv/installed ## all test tiers, against PostgreSQL and Redis servers of
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@# whole stacks have the machine to themselves: how soon they recover is what is tested
+	@# how soon stacks recover is tested where nothing else runs
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(STACKS:%=--ignore=%)
 	@$(BIN)/python -m pytest $(STACKS)
 endif

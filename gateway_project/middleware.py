@@ -1,8 +1,8 @@
 """Django's middleware, kept out of the way of the three routes: none of it is asynchronous in itself.
 
-Under an ASGI server each of its halves takes a request to a thread and back. The routes pass by what only pages need;
-what they need, too, waits for nothing, and is run where it is called. Of 2,000 callers who wait the last one had its
-answer after 15 s instead of 24 to 36 by the first, and after 8.3 s instead of 11.3 by the second (`make bench`, W7).
+Under an ASGI server each of its halves takes a request to a thread and back. The routes pass by what only pages need:
+the last of 2,000 callers who wait had its answer after 15 s instead of 24 to 36 (`make bench`, W7). CommonMiddleware
+waits for nothing, and is run where it is called. So could SecurityMiddleware, but Django's checks know it by its path.
 """
 
 from typing import Any
@@ -12,8 +12,7 @@ from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.middleware import clickjacking, common, csrf, security
-from django.utils.deprecation import MiddlewareMixin
+from django.middleware import clickjacking, common, csrf
 
 ROUTES = frozenset({"/await-chain", "/detached-chain", "/fan-out-workflow"})
 
@@ -28,25 +27,11 @@ class ForPages:
         return self.get_response(request) if request.path in ROUTES else call(request)
 
 
-class WithoutThreads(MiddlewareMixin):
-    """Mixed into a middleware whose halves wait for nothing."""
-
+class CommonMiddleware(common.CommonMiddleware):
     get_response: Any
-    process_request: Any
-    process_response: Any
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        response = self.process_request(request) or await self.get_response(request)
-        answered: HttpResponseBase = self.process_response(request, response)
-        return answered
-
-
-class SecurityMiddleware(WithoutThreads, security.SecurityMiddleware):
-    pass
-
-
-class CommonMiddleware(WithoutThreads, common.CommonMiddleware):
-    pass
+        return self.process_response(request, self.process_request(request) or await self.get_response(request))
 
 
 class SessionMiddleware(ForPages, sessions.SessionMiddleware):

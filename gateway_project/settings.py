@@ -35,7 +35,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "flows.http.problems.ProblemMiddleware",
-    "gateway_project.middleware.SecurityMiddleware",
+    "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "gateway_project.middleware.SessionMiddleware",
     "gateway_project.middleware.CommonMiddleware",
