@@ -16,10 +16,6 @@ from flows.engine.decision import Checkpoint, Invocation
 from flows.store.memory import Memory
 from flows.store.sql import Row, rows
 
-# Until no transaction anywhere could see it any more, the index of what is ready keeps what was claimed since. A look
-# from its beginning would read all of that: a backup that runs for an hour would slow down every claim.
-_IS_READY_SINCE = " p.ready_at >= to_timestamp(%(since)s) "
-
 # Of the promise `p`: whether a suspended one may go on, for no more than `wake_at` of what it awaits are pending: 0, or
 # for a race one less than there were.
 MAY_GO_ON = """
@@ -29,6 +25,14 @@ MAY_GO_ON = """
 
 # (Texts of several lines, not arrays: psycopg takes longer to write an array than PostgreSQL to split a text.)
 _IS_ADDRESSED = " (p.addressee = '' OR p.addressee = ANY(string_to_array(%(addresses)s, chr(10)))) "
+
+# What a claim takes the oldest of. What was claimed stays in the index until no transaction anywhere could see it there
+# any more: a look from its beginning would read all of that, and a backup that runs for an hour slow down every claim.
+_IS_READY = (
+    """
+    p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at >= to_timestamp(%(since)s) AND p.ready_at <= now() AND"""
+    + _IS_ADDRESSED
+)
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
 # (Each condition, here and in outcomes, fits one index only: a plan made for an empty table would keep the wrong one.)
@@ -79,11 +83,8 @@ WITH due AS (
     + """FOR UPDATE SKIP LOCKED
 ), next AS (
     SELECT p.function, p.id, p.addressee FROM flows_promise p
-    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.id <> %(id)s
-        AND"""
-    + _IS_READY_SINCE
-    + "AND"
-    + _IS_ADDRESSED
+    WHERE p.id <> %(id)s AND"""
+    + _IS_READY
     + """ORDER BY p.ready_at LIMIT 1
 )"""
     + _TAKE
@@ -97,11 +98,8 @@ WITH waiting AS (
     SELECT p.id, p.function, p.addressee, p.ready_at, p.losses > 0 AS is_risky,
         (SELECT s.fence FROM flows_promise s WHERE s.id = p.id) AS seen_fence
     FROM flows_promise p
-    WHERE p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at <= now() AND p.deadline_at > now()
-        AND p.function = ANY(string_to_array(%(functions)s, chr(10))) AND"""
-    + _IS_READY_SINCE
-    + "AND"
-    + _IS_ADDRESSED
+    WHERE p.deadline_at > now() AND p.function = ANY(string_to_array(%(functions)s, chr(10))) AND"""
+    + _IS_READY
     + """ORDER BY p.ready_at LIMIT %(limit)s + 1 FOR UPDATE SKIP LOCKED
 ), ranked AS (
     SELECT id, function, addressee, seen_fence, row_number() OVER oldest AS rank,
@@ -184,14 +182,12 @@ def claim_named(
         id=named.id,
         group=named.group,
         task_name=named.task_name,
-        since=memory.since(named.group) if names_next else math.inf,
+        # The drain that follows looks back.
+        since=memory.since(named.group, looks_back=False) if names_next else math.inf,
         **holder.params(),
         **memory.params(),
     )
-    if not found:
-        return None, None
-    memory.told(found[0]["clock"])
-    return _claim(found[0], holder, memory), _next(found[0], named.group)
+    return (_claim(found[0], holder, memory), _next(found[0], named.group)) if found else (None, None)
 
 
 def claim_ready(
@@ -213,10 +209,7 @@ def claim_ready(
         **memory.params(),
     )
     memory.looked(group, since, time.monotonic() - began_s, found[-1]["ready_at"] if found else None)
-    if not found:
-        return [], None
-    memory.told(found[0]["clock"])
-    return [_claim(row, holder, memory) for row in found], _next(found[0], group)
+    return [_claim(row, holder, memory) for row in found], _next(found[0], group) if found else None
 
 
 def _next(row: Row, group: str) -> ReadyRef | None:
@@ -227,6 +220,7 @@ def _next(row: Row, group: str) -> ReadyRef | None:
 
 
 def _claim(row: Row, holder: Holder, memory: Memory) -> Claim:
+    memory.told(row["clock"])
     created_at, read = row["created_at"], [_checkpoint(values) for values in row["checkpoints"] or ()]
     invocation = Invocation(
         id=row["id"],

@@ -31,11 +31,7 @@ class _Known:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Looked:
     until: float
-    back_at_s: float
-    back_took_s: float
-
-    def is_to_look_back(self) -> bool:
-        return time.monotonic() - self.back_at_s >= max(LOOK_BACK_EVERY_S, LOOK_BACK_REST * self.back_took_s)
+    looks_back_at_s: float
 
 
 class Memory:
@@ -61,10 +57,12 @@ class Memory:
         """Take note of the database's time, in epoch seconds."""
         self._clock = clock
 
-    def since(self, group: str) -> float:
+    def since(self, group: str, *, looks_back: bool = True) -> float:
         """Return the time, in epoch seconds, from which on a claim should look for what is ready; 0: the beginning."""
         looked = self._looked.get(group)
-        return 0.0 if looked is None or looked.is_to_look_back() else max(0.0, looked.until - LATE_S)
+        if looked is None or (looks_back and time.monotonic() >= looked.looks_back_at_s):
+            return 0.0
+        return max(0.0, looked.until - LATE_S)
 
     def looked(self, group: str, since: float, took_s: float, ready_at: float | None) -> None:
         """Take note of a look: how long it took, and when the last promise that it claimed became ready.
@@ -73,11 +71,11 @@ class Memory:
         be earlier than before: something late was found, or the clock was put back.
         """
         until = self._clock if ready_at is None else ready_at
-        known = self._looked.get(group)
-        if known is None or since == 0:
-            self._looked[group] = _Looked(until=until, back_at_s=time.monotonic(), back_took_s=took_s)
+        if since:
+            self._looked[group] = replace(self._looked[group], until=until)
         else:
-            self._looked[group] = replace(known, until=until)
+            rests_for_s = max(LOOK_BACK_EVERY_S, LOOK_BACK_REST * took_s)
+            self._looked[group] = _Looked(until=until, looks_back_at_s=time.monotonic() + rests_for_s)
 
     def params(self) -> dict[str, str]:
         """Return what the statements of a claim are told: of which promises how many calls are known."""
