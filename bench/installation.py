@@ -134,8 +134,5 @@ class _Client:
         return seconds
 
     def stop(self) -> None:
-        self._handle.kill()
-        self._handle.wait()
-        for pipe in (self._handle.stdin, self._handle.stdout):
-            if pipe is not None:
-                pipe.close()
+        with self._handle:
+            self._handle.kill()

@@ -24,7 +24,7 @@ def test_the_routes_are_those_of_the_gateways_own_views():
     assert {f"/{each.pattern}" for each in patterns if each.lookup_str.startswith("gateway_project.views.")} == ROUTES
 
 
-def test_the_gateway_has_it():
+def test_the_gateway_has_the_common_middleware_that_takes_no_thread():
     assert f"{CommonMiddleware.__module__}.{CommonMiddleware.__name__}" in settings.MIDDLEWARE
 
 
