@@ -136,6 +136,7 @@ UNSENT = (
     """
 SELECT id, "group", function, addressee FROM flows_promise
 WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
+    AND (addressee <> '' OR "group" || '.' || function <> ALL(%(attended)s))
     AND (sent_at IS NULL OR sent_at < now() - """
     + OVERDUE_AFTER
     + """)
@@ -199,13 +200,23 @@ def note_unserved(limit: int = 500) -> set[str]:
     return {row["group"] for row in rows(UNSERVED, lease=settings.LEASE, limit=limit)}
 
 
-def unsent(groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
+def unsent(
+    groups: Sequence[str], addresses: Sequence[str], limit: int = 10, *, attended: Sequence[str] = ()
+) -> list[ReadyRef]:
     """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue.
 
-    ``addresses`` are the node's own: calls to others are theirs to send.
+    ``addresses`` are the node's own: calls to others are theirs to send. Leaves out what runs on any node if its Celery
+    task is one of those ``attended``.
     """
-    own = ["", *addresses]
-    return ready_refs(rows(UNSENT, groups=list(groups), addresses=own, limit=limit, every=settings.SWEEP_EVERY))
+    found = rows(
+        UNSENT,
+        groups=list(groups),
+        addresses=["", *addresses],
+        attended=list(attended),
+        limit=limit,
+        every=settings.SWEEP_EVERY,
+    )
+    return ready_refs(found)
 
 
 def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:

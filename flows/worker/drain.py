@@ -5,12 +5,14 @@ A drained attempt looks to Celery's signals, and to its events where they are on
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from celery import Task, current_app, signals, states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing from the stubs
+from celery.worker import state
 
 from flows import canvas, pollers
 from flows.domain.values import decode
@@ -94,11 +96,26 @@ def wake_if_slow(following: ReadyRef) -> None:
         canvas.wake([following])
 
 
+def attended(slots: int) -> list[str]:
+    """Return the Celery tasks that this node looks for without a message: all its ``slots`` drain their group.
+
+    Another message would wait behind those in the queue, and so would one more at each sweep. For the main process.
+    """
+    try:
+        tasks = [request.task for request in tuple(state.active_requests)]
+    except RuntimeError:  # it changed while it was read: a slot has become free, perhaps
+        return []
+    functions = [task.durable_function for task in tasks if hasattr(task, "durable_function")]
+    drains = Counter(function.group for function in functions if canvas.is_drainable(function))
+    return [each.task_name for group, count in drains.items() if count >= slots for each in _drained(group)]
+
+
 def drain(group: str, *, looks: bool = True) -> None:
     """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S; for DRAIN_S at most.
 
     Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
-    does the same. ``looks`` is False if nothing is ready to begin with.
+    does the same, and if no slot is free, whichever is next takes the message. ``looks`` is False if nothing is ready
+    to begin with.
     """
     _Drain(group).run(looks=looks)
 
@@ -136,7 +153,7 @@ class _Drain:
     def _run(self, *, looks: bool) -> None:
         since = time.monotonic()
         until = since + DRAIN_S
-        has_woken = False
+        has_woken = has_kept = False
         while not process.is_stopping():
             if not looks:
                 began = time.monotonic()
@@ -150,15 +167,17 @@ class _Drain:
                 self._group, self._functions, self._pace.batch_size(), process.holder(), process.memory()
             )
             self._is_over = time.monotonic() > until
-            if following and (self._is_over or not has_woken):
+            # What it has told nobody of, because it would look itself, it hands over at its end.
+            if following and (not has_woken or (self._is_over and has_kept)):
                 has_woken = True
                 canvas.wake([following])
             looks = following is not None
             self._more_follows = looks and not self._is_over
-            if claimed:
-                looks |= self._run_batch(claimed)
+            keeps = bool(claimed) and self._run_batch(claimed)
             if not self._more_follows:
-                looks |= self._flush()
+                keeps |= self._flush()
+            looks |= keeps
+            has_kept |= keeps
             if self._is_over:
                 return
 

@@ -23,6 +23,7 @@ from flows.store.claims import ReadyRef
 from flows.store.nodes import NodeInfo
 from flows.worker import broker, process
 from flows.worker.consumer import Consumer
+from flows.worker.drain import attended
 from flows.worker.sweep import fire, sweep
 from flows.worker.watchdog import RECONNECT_EVERY_S
 
@@ -121,7 +122,8 @@ class Node(bootsteps.StartStopStep):
                 self._swept_at = now
         # One node is awake for the timers of all.
         has_turn = now - self._swept_at < every_s
-        next_s = fire(self._groups, process.addresses(), deadlines=has_turn)
+        at_work = attended(slots=worker.pool.num_processes)
+        next_s = fire(self._groups, process.addresses(), deadlines=has_turn, attended=at_work)
         return None if next_s is None else max(next_s, LEAST_WAIT_S)
 
     def _hand_back(self, worker: Any) -> None:

@@ -39,8 +39,12 @@ def _recover() -> None:
     canvas.wake(woken)
 
 
-def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) -> float | None:
+def fire(
+    groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool, attended: Sequence[str] = ()
+) -> float | None:
     """Settle timers and deadlines that are due, and send what is ready in this node's own groups and nobody came for.
+
+    Nothing is sent for the Celery tasks ``attended``, which this node looks for without a message.
 
     Return in how many seconds the next retry or overdue message of ``groups`` is due, or, if ``deadlines``, the next
     timer or deadline of all; None if nothing is. A group without workers gets no messages; a worker that comes finds
@@ -49,7 +53,7 @@ def fire(groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool) ->
     is_due, seconds = sweeps.due(groups, deadlines=deadlines)
     if is_due:
         canvas.wake(joins.join(sweeps.expire_due()))
-        unsent = sweeps.unsent(groups, addresses)
+        unsent = sweeps.unsent(groups, addresses, attended=attended)
         if unsent:
             sweeps.mark_sent(ready.id for ready in canvas.send(unsent))
     return seconds

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import redis
 from django.db import connection
 
 import flows
@@ -180,6 +181,20 @@ def test_a_call_of_ten_thousand_costs_no_more_than_one_of_a_thousand(workers):
 
     thousand = sorted(seconds_per_call(1_000 + n) for n in range(3))[1]
     assert seconds_per_call(10_000) <= 2 * thousand
+
+
+def test_a_long_backlog_leaves_few_messages_in_the_queue(workers, environ):
+    lengths = []
+    with redis.Redis.from_url(environ["REDIS_URL"]) as client:
+
+        def is_worked_off():
+            lengths.append(client.llen("suppliers"))
+            return not Promise.objects.filter(function="linger", state="pending").exists()
+
+        for number in range(30):
+            flows.begin_rpc(f"backlog-{number}", linger, 0.4)
+        wait_until(is_worked_off, within_s=30)
+    assert max(lengths) <= 6
 
 
 def test_a_node_that_stops_hands_back_what_takes_too_long(workers):

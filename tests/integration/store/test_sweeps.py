@@ -80,6 +80,15 @@ def test_a_promise_whose_message_is_overdue_is_sent_again_ever_more_rarely(start
         assert sweeps.unsent(["g"], []) == []
 
 
+def test_nothing_is_sent_for_a_task_that_is_attended_but_to_a_node_of_its_own(start):
+    start()
+    sql.rows("UPDATE flows_promise SET sent_at = now() - interval '1 minute'")
+    assert sweeps.unsent(["g"], ["1"], attended=["g.f"]) == []
+    assert [each.id for each in sweeps.unsent(["g"], ["1"], attended=["g.other"])] == ["p"]
+    sql.rows("UPDATE flows_promise SET addressee = '1'")
+    assert [each.id for each in sweeps.unsent(["g"], ["1"], attended=["g.f"])] == ["p"]
+
+
 def test_only_one_of_two_nodes_takes_the_turn(holder):
     other = nodes.register(nodes.NodeInfo(name="other", groups=("g",), hostname="test", pid=2))
     assert nodes.take_sweep_turn(holder.node_id)

@@ -8,12 +8,13 @@ from django.db import OperationalError
 
 import flows
 from flows import canvas
+from flows.engine.registry import registry
 from flows.store import claims, promises, sql, sweeps
 from flows.store.claims import ReadyRef
 from flows.worker import drain as drains
 from flows.worker import process
 from flows.worker.attempts import run_attempt
-from flows.worker.drain import Pace, arrived, drain, wake_if_slow
+from flows.worker.drain import Pace, arrived, attended, drain, wake_if_slow
 
 
 @pytest.fixture
@@ -94,6 +95,50 @@ def test_a_drain_sends_no_message_beside_one_that_is_on_its_way(started, queue_l
     before = queue_length("service-c")
     drain("service-c")
     assert queue_length("service-c") == before
+
+
+@pytest.mark.parametrize(("calls", "messages"), [(0, 1), (2, 2)])
+def test_a_drain_hands_over_what_it_has_kept_to_itself_and_nothing_else(
+    worker, queue_length, monkeypatch, calls, messages
+):
+    monkeypatch.setattr(drains, "DRAIN_S", 0.4)
+    monkeypatch.setattr(Pace, "batch_size", lambda self: 1)
+    monkeypatch.setattr(registry, "_functions", {})
+
+    @flows.durable(group="service-c")
+    def baz(ctx, seconds, calls):
+        time.sleep(seconds)
+        yield from ctx.gather(*(ctx.rpc("baz", 0, 0) for _ in range(calls)))
+
+    flows.begin_rpc("first", baz, 0, 0)
+    for number in range(1 if calls else 4):
+        flows.begin_rpc(f"p{number}", baz, 0.5 if calls else 0.3, calls)
+    before = queue_length("service-c")
+    arrived("service-c")
+    drain("service-c")
+    assert promises.get("first").state == "resolved"
+    assert claims.claim_ready("service-c", ["baz"], 1, process.holder())[0]
+    assert queue_length("service-c") == before + messages
+
+
+class Message:
+    """What Celery's state knows of a message in hand."""
+
+    def __init__(self, task_name):
+        self.task = current_app.tasks[task_name]
+
+
+def test_where_every_slot_drains_a_group_its_tasks_are_attended(monkeypatch):
+    drained, other = Message("service-c.baz"), Message("celery.backend_cleanup")
+    monkeypatch.setattr("celery.worker.state.active_requests", {drained})
+    assert attended(slots=1) == ["service-c.baz"]
+    assert attended(slots=2) == []
+    monkeypatch.setattr("celery.worker.state.active_requests", {drained, other})
+    assert attended(slots=2) == []
+    monkeypatch.setattr("celery.worker.state.active_requests", {drained, Message("service-c.baz")})
+    assert attended(slots=2) == ["service-c.baz"]
+    monkeypatch.setattr(canvas, "is_drainable", lambda function: False)
+    assert attended(slots=2) == []
 
 
 @pytest.mark.parametrize(("duration_s", "messages"), [(0.05, 1), (0.0001, 0)])
