@@ -205,8 +205,8 @@ def unsent(
 ) -> list[ReadyRef]:
     """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue.
 
-    ``addresses`` are the node's own: calls to others are theirs to send. Leaves out what runs on any node if its Celery
-    task is one of those ``attended``.
+    ``addresses`` are the node's own: calls to others are theirs to send. Of the Celery tasks ``attended`` only those
+    for this very node.
     """
     found = rows(
         UNSENT,

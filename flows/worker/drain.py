@@ -97,9 +97,10 @@ def wake_if_slow(following: ReadyRef) -> None:
 
 
 def attended(slots: int) -> list[str]:
-    """Return the Celery tasks that this node looks for without a message: all its ``slots`` drain their group.
+    """Return the Celery tasks that need no further message on this node, which has so many ``slots``.
 
-    Another message would wait behind those in the queue, and so would one more at each sweep. For the main process.
+    All of them drain the group, and a message waits in its queue already: the slot that ends next takes that, and
+    looks. For the main process of a node.
     """
     try:
         tasks = [request.task for request in tuple(state.active_requests)]
@@ -107,15 +108,15 @@ def attended(slots: int) -> list[str]:
         return []
     functions = [task.durable_function for task in tasks if hasattr(task, "durable_function")]
     drains = Counter(function.group for function in functions if canvas.is_drainable(function))
-    return [each.task_name for group, count in drains.items() if count >= slots for each in _drained(group)]
+    busy = [group for group, count in drains.items() if count >= slots and pollers.has_message(group)]
+    return [function.task_name for group in busy for function in _drained(group)]
 
 
 def drain(group: str, *, looks: bool = True) -> None:
     """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S; for DRAIN_S at most.
 
     Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
-    does the same, and if no slot is free, whichever is next takes the message. ``looks`` is False if nothing is ready
-    to begin with.
+    does the same. ``looks`` is False if nothing is ready to begin with.
     """
     _Drain(group).run(looks=looks)
 
@@ -153,7 +154,7 @@ class _Drain:
     def _run(self, *, looks: bool) -> None:
         since = time.monotonic()
         until = since + DRAIN_S
-        has_woken = has_kept = False
+        has_woken = False
         while not process.is_stopping():
             if not looks:
                 began = time.monotonic()
@@ -167,17 +168,15 @@ class _Drain:
                 self._group, self._functions, self._pace.batch_size(), process.holder(), process.memory()
             )
             self._is_over = time.monotonic() > until
-            # What it has told nobody of, because it would look itself, it hands over at its end.
-            if following and (not has_woken or (self._is_over and has_kept)):
+            if following and (self._is_over or not has_woken):
                 has_woken = True
                 canvas.wake([following])
             looks = following is not None
             self._more_follows = looks and not self._is_over
-            keeps = bool(claimed) and self._run_batch(claimed)
+            if claimed:
+                looks |= self._run_batch(claimed)
             if not self._more_follows:
-                keeps |= self._flush()
-            looks |= keeps
-            has_kept |= keeps
+                looks |= self._flush()
             if self._is_over:
                 return
 

@@ -122,7 +122,8 @@ class Node(bootsteps.StartStopStep):
                 self._swept_at = now
         # One node is awake for the timers of all.
         has_turn = now - self._swept_at < every_s
-        at_work = attended(slots=worker.pool.num_processes)
+        # A pool that stops has no processes to count, and its slots look no more.
+        at_work = () if process.is_stopping() else attended(slots=worker.pool.num_processes)
         next_s = fire(self._groups, process.addresses(), deadlines=has_turn, attended=at_work)
         return None if next_s is None else max(next_s, LEAST_WAIT_S)
 

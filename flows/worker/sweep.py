@@ -44,7 +44,7 @@ def fire(
 ) -> float | None:
     """Settle timers and deadlines that are due, and send what is ready in this node's own groups and nobody came for.
 
-    Nothing is sent for the Celery tasks ``attended``, which this node looks for without a message.
+    Nothing is sent for the Celery tasks ``attended``, but to this very node.
 
     Return in how many seconds the next retry or overdue message of ``groups`` is due, or, if ``deadlines``, the next
     timer or deadline of all; None if nothing is. A group without workers gets no messages; a worker that comes finds

@@ -194,7 +194,8 @@ def test_a_long_backlog_leaves_few_messages_in_the_queue(workers, environ):
         for number in range(30):
             flows.begin_rpc(f"backlog-{number}", linger, 0.4)
         wait_until(is_worked_off, within_s=30)
-    assert max(lengths) <= 6
+    # Each drain leaves one behind, and runs two calls at the least.
+    assert max(lengths) <= 15
 
 
 def test_a_node_that_stops_hands_back_what_takes_too_long(workers):

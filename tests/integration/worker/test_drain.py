@@ -7,8 +7,7 @@ from celery import current_app, signals
 from django.db import OperationalError
 
 import flows
-from flows import canvas
-from flows.engine.registry import registry
+from flows import canvas, pollers
 from flows.store import claims, promises, sql, sweeps
 from flows.store.claims import ReadyRef
 from flows.worker import drain as drains
@@ -97,30 +96,6 @@ def test_a_drain_sends_no_message_beside_one_that_is_on_its_way(started, queue_l
     assert queue_length("service-c") == before
 
 
-@pytest.mark.parametrize(("calls", "messages"), [(0, 1), (2, 2)])
-def test_a_drain_hands_over_what_it_has_kept_to_itself_and_nothing_else(
-    worker, queue_length, monkeypatch, calls, messages
-):
-    monkeypatch.setattr(drains, "DRAIN_S", 0.4)
-    monkeypatch.setattr(Pace, "batch_size", lambda self: 1)
-    monkeypatch.setattr(registry, "_functions", {})
-
-    @flows.durable(group="service-c")
-    def baz(ctx, seconds, calls):
-        time.sleep(seconds)
-        yield from ctx.gather(*(ctx.rpc("baz", 0, 0) for _ in range(calls)))
-
-    flows.begin_rpc("first", baz, 0, 0)
-    for number in range(1 if calls else 4):
-        flows.begin_rpc(f"p{number}", baz, 0.5 if calls else 0.3, calls)
-    before = queue_length("service-c")
-    arrived("service-c")
-    drain("service-c")
-    assert promises.get("first").state == "resolved"
-    assert claims.claim_ready("service-c", ["baz"], 1, process.holder())[0]
-    assert queue_length("service-c") == before + messages
-
-
 class Message:
     """What Celery's state knows of a message in hand."""
 
@@ -128,17 +103,42 @@ class Message:
         self.task = current_app.tasks[task_name]
 
 
-def test_where_every_slot_drains_a_group_its_tasks_are_attended(monkeypatch):
-    drained, other = Message("service-c.baz"), Message("celery.backend_cleanup")
-    monkeypatch.setattr("celery.worker.state.active_requests", {drained})
+@pytest.fixture
+def in_hand(queue_length, monkeypatch):
+    """Make Celery's state say that these messages are in hand, and one more of the group's waits in the queue."""
+    canvas.send([ReadyRef(id="p", group="service-c", function="baz")])
+    return lambda *messages: monkeypatch.setattr("celery.worker.state.active_requests", set(messages))
+
+
+def test_where_every_slot_drains_a_group_and_a_message_waits_its_tasks_need_no_other(in_hand, client):
+    in_hand(Message("service-c.baz"))
     assert attended(slots=1) == ["service-c.baz"]
+    client.delete("service-c")
+    assert attended(slots=1) == []
+
+
+def test_where_a_slot_is_free_or_does_something_else_messages_are_sent(in_hand):
+    in_hand(Message("service-c.baz"))
     assert attended(slots=2) == []
-    monkeypatch.setattr("celery.worker.state.active_requests", {drained, other})
+    in_hand(Message("service-c.baz"), Message("celery.backend_cleanup"))
     assert attended(slots=2) == []
-    monkeypatch.setattr("celery.worker.state.active_requests", {drained, Message("service-c.baz")})
-    assert attended(slots=2) == ["service-c.baz"]
+    in_hand(Message("service-c.baz"), Message("service-b.bar"))
+    assert attended(slots=2) == []
+
+
+def test_a_function_that_is_not_drained_needs_each_of_its_messages(in_hand, monkeypatch):
+    in_hand(Message("service-c.baz"))
     monkeypatch.setattr(canvas, "is_drainable", lambda function: False)
-    assert attended(slots=2) == []
+    assert attended(slots=1) == []
+
+
+def test_a_broker_that_is_away_attends_to_nothing(in_hand, monkeypatch):
+    def refuse(*commands):
+        raise OSError("away")
+
+    in_hand(Message("service-c.baz"))
+    monkeypatch.setattr(pollers, "_ask", refuse)
+    assert attended(slots=1) == []
 
 
 @pytest.mark.parametrize(("duration_s", "messages"), [(0.05, 1), (0.0001, 0)])
