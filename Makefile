@@ -5,7 +5,6 @@ COMPILE = .local/lock/bin/pip-compile -qq --generate-hashes --no-emit-index-url 
 	--no-strip-extras --allow-unsafe $(LOCK_FLAGS)
 
 MINUTES ?= 2
-STACKS := tests/acceptance tests/browser
 
 .PHONY: demo up test chaos bench recovery million screenshots check format lock help
 .DEFAULT_GOAL := help
@@ -25,8 +24,8 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@# how soon stacks recover is tested where nothing else runs
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(STACKS:%=--ignore=%)
-	@$(BIN)/python -m pytest $(STACKS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --ignore=tests/acceptance
+	@$(BIN)/python -m pytest tests/acceptance
 endif
 
 chaos: .venv/installed ## hundreds of flows while processes and servers are killed, frozen, cut off (MINUTES=10 SEED=1)
