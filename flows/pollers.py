@@ -88,16 +88,6 @@ def clear(names: Sequence[str]) -> bool:
     return not found or found[0] > 0
 
 
-def has_message(queue: str) -> bool:
-    """Return whether a message waits in the queue; False if that is not known."""
-    try:
-        found = _ask(("LLEN", [queue]))
-    except _OUTAGES as error:
-        _note_away(error)
-        return False
-    return bool(found) and found[0] > 0
-
-
 def wait(names: Sequence[str], seconds: float, keeps: str | None = None) -> bool:
     """Wait until something may be ready for one of the Celery tasks; return False if the time passed without.
 

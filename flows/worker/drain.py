@@ -18,6 +18,7 @@ from flows import canvas, pollers
 from flows.domain.values import decode
 from flows.engine.decision import Decision, Failed, Rejected, Resolved
 from flows.engine.registry import AnyFunction, registry
+from flows.queues import read_queues
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
@@ -108,8 +109,9 @@ def attended(slots: int) -> list[str]:
         return []
     functions = [task.durable_function for task in tasks if hasattr(task, "durable_function")]
     drains = Counter(function.group for function in functions if canvas.is_drainable(function))
-    busy = [group for group, count in drains.items() if count >= slots and pollers.has_message(group)]
-    return [function.task_name for group in busy for function in _drained(group)]
+    busy = [group for group, count in drains.items() if count >= slots]
+    waiting = read_queues(busy).lengths if busy else {}
+    return [function.task_name for group in busy if waiting.get(group) for function in _drained(group)]
 
 
 def drain(group: str, *, looks: bool = True) -> None:

@@ -122,9 +122,7 @@ class Node(bootsteps.StartStopStep):
                 self._swept_at = now
         # One node is awake for the timers of all.
         has_turn = now - self._swept_at < every_s
-        # A pool that stops has no processes to count, and its slots look no more.
-        at_work = () if process.is_stopping() else attended(slots=worker.pool.num_processes)
-        next_s = fire(self._groups, process.addresses(), deadlines=has_turn, attended=at_work)
+        next_s = fire(self._groups, process.addresses(), lambda: _attended(worker), deadlines=has_turn)
         return None if next_s is None else max(next_s, LEAST_WAIT_S)
 
     def _hand_back(self, worker: Any) -> None:
@@ -156,6 +154,11 @@ class Node(bootsteps.StartStopStep):
             nodes.stop(self._node_id)
         except (DatabaseError, InterfaceError) as error:
             log.warning("node not signed off, its lease will end: %s", error)
+
+
+def _attended(worker: Any) -> list[str]:
+    # A pool that stops has no processes to count, and its slots look no more.
+    return [] if process.is_stopping() else attended(slots=worker.pool.num_processes)
 
 
 def _register(info: NodeInfo) -> int:

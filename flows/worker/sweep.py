@@ -1,7 +1,7 @@
 """The sweep: finds what is due, lost, orphaned or past its deadline and sends it again. No node is special."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import transaction
 
@@ -40,11 +40,11 @@ def _recover() -> None:
 
 
 def fire(
-    groups: Sequence[str], addresses: Sequence[str], *, deadlines: bool, attended: Sequence[str] = ()
+    groups: Sequence[str], addresses: Sequence[str], attended: Callable[[], Sequence[str]], *, deadlines: bool
 ) -> float | None:
     """Settle timers and deadlines that are due, and send what is ready in this node's own groups and nobody came for.
 
-    Nothing is sent for the Celery tasks ``attended``, but to this very node.
+    Nothing is sent for the Celery tasks ``attended``, but to this very node; these are asked for only if needed.
 
     Return in how many seconds the next retry or overdue message of ``groups`` is due, or, if ``deadlines``, the next
     timer or deadline of all; None if nothing is. A group without workers gets no messages; a worker that comes finds
@@ -53,7 +53,7 @@ def fire(
     is_due, seconds = sweeps.due(groups, deadlines=deadlines)
     if is_due:
         canvas.wake(joins.join(sweeps.expire_due()))
-        unsent = sweeps.unsent(groups, addresses, attended=attended)
+        unsent = sweeps.unsent(groups, addresses, attended=attended())
         if unsent:
             sweeps.mark_sent(ready.id for ready in canvas.send(unsent))
     return seconds
