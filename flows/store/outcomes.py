@@ -171,14 +171,15 @@ _TRIES = 3
 class Outcome:
     """What is to be committed for one claim.
 
-    ``cancels`` are calls to be canceled. ``decision`` is None while the attempt goes on. ``released`` gives a claim
-    back that never began.
+    ``cancels`` are calls to be canceled. ``decision`` is None while the attempt goes on. ``awaited_before`` are calls
+    that the attempt has written as awaited already. ``released`` gives a claim back that never began.
     """
 
     claim: Claim
     calls: tuple[Call, ...] = ()
     cancels: tuple[str, ...] = ()
     decision: Decision | None = None
+    awaited_before: frozenset[str] = frozenset()
     released: bool = False
 
     @property
@@ -187,10 +188,23 @@ class Outcome:
         return self.decision.awaits if isinstance(self.decision, Suspended) else ()
 
     @cached_property
+    def _awaited(self) -> frozenset[str]:
+        return frozenset(self.awaits)
+
+    @cached_property
     def continuation(self) -> Continuation:
         """How the parent hangs on what it awaits: by a link on a single call, by a chord on calls made at once."""
         at_once = {*self.awaits, *(call.id for call in self.calls if call.kind in (Kind.RPC, Kind.RFI))}
         return Continuation.LINK if len(at_once) == 1 else Continuation.CHORD
+
+    def continuation_of(self, call: Call) -> Continuation:
+        """Return how the parent hangs on a call that it has made, as it is written first.
+
+        Who makes an ``rpc`` awaits it; while the attempt goes on it is one of many, or it would have been suspended.
+        """
+        if call.id in self._awaited:
+            return self.continuation
+        return Continuation.CHORD if self.decision is None and call.kind is Kind.RPC else Continuation.NONE
 
     @cached_property
     def marks(self) -> dict[str, Continuation]:
@@ -199,6 +213,7 @@ class Outcome:
             return {}
         new = {call.id for call in self.calls if not call.is_known}
         marked = {c.id for c in self.claim.invocation.checkpoints if c.is_awaited and c.state is State.PENDING}
+        marked |= self.awaited_before
         awaited = {id: self.continuation for id in self.awaits if id not in new and id not in marked}
         return awaited | dict.fromkeys(marked.difference(self.awaits), Continuation.NONE)
 
@@ -329,7 +344,6 @@ def _changes(outcome: Outcome) -> Row:
 
 
 def _call_rows(outcome: Outcome) -> Iterable[Row]:
-    awaits = set(outcome.awaits)
     for call in outcome.calls:
         yield {
             "id": call.id,
@@ -352,7 +366,7 @@ def _call_rows(outcome: Outcome) -> Iterable[Row]:
             "value": call.value,
             "error": call.error,
             "failures": call.failures,
-            "continuation": outcome.continuation if call.id in awaits else Continuation.NONE,
+            "continuation": outcome.continuation_of(call),
             "is_known": call.is_known,
         }
 

@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, MisuseError
+from flows.domain.promise import LOCAL_KINDS
 from flows.engine.decision import Call, Decision, Interrupted
 from flows.store import outcomes, sql
 from flows.store.claims import Claim
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # A claim that has not begun after this long is given back: somebody else may have a free slot.
 PATIENCE_S = 0.050
+# So many calls of an attempt that goes on are written at once: those who are called need not wait for the rest.
+PORTION = 200
 # So many times COMMIT_WITHIN old, work is not left to the watchdog any more: it is late.
 LATE = 4
 
@@ -46,6 +49,7 @@ class Ledger:
         self._claim: Claim | None = None
         self._calls: list[Call] = []
         self._cancels: list[str] = []
+        self._awaited_before: set[str] = set()
         self._is_fenced = False
         self._since = 0.0
         self._is_unwatched = False
@@ -75,6 +79,7 @@ class Ledger:
         """Begin an attempt."""
         with self._lock:
             self._claim, self._calls, self._cancels, self._is_fenced = claim, [], [], False
+            self._awaited_before = set()
         self.before_user_code()
 
     def before_user_code(self) -> None:
@@ -94,7 +99,7 @@ class Ledger:
         with self._lock:
             self._start_clock()
             self._calls.append(call)
-        if self._is_of_age() and not self._leave_to_watchdog():
+        if self._is_portion(call) or (self._is_of_age() and not self._leave_to_watchdog()):
             self.flush()
         if self._is_fenced:
             raise AttemptFenced
@@ -211,6 +216,8 @@ class Ledger:
             with self._lock:
                 finished, running = self._finished, self._running() if self._calls or self._cancels else None
                 self._finished, self._calls, self._cancels = [], [], []
+                if running is not None:
+                    self._awaited_before |= {call.id for call in running.calls if running.continuation_of(call)}
             batch = [*finished, *([running] if running else [])]
             if not batch:
                 return [], {}
@@ -236,7 +243,13 @@ class Ledger:
 
     def _running(self, decision: Decision | None = None) -> Outcome:
         assert self._claim is not None
-        return Outcome(claim=self._claim, calls=tuple(self._calls), cancels=tuple(self._cancels), decision=decision)
+        return Outcome(
+            claim=self._claim,
+            calls=tuple(self._calls),
+            cancels=tuple(self._cancels),
+            decision=decision,
+            awaited_before=frozenset(self._awaited_before),
+        )
 
     def _start_clock(self) -> None:
         if not (self._finished or self._calls or self._cancels):
@@ -256,6 +269,9 @@ class Ledger:
         self._writing.release()
         self._have_watched()
         return True
+
+    def _is_portion(self, call: Call) -> bool:
+        return len(self._calls) >= PORTION and call.kind not in LOCAL_KINDS
 
     def _is_of_age(self) -> bool:
         return time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds()

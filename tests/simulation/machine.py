@@ -432,7 +432,8 @@ class Machine(RuleBasedStateMachine):
         failed = [row.id for row in self._rows.values() if row.parent_id == claim.invocation.id and row.error]
         cancels = tuple(_some(rng, [each.id for each in known])) if _pick(rng, [True, False, False]) else ()
         decision = self._draw_decision(rng, name, _some(rng, pending, 1), failed)
-        return Outcome(claim=claim, calls=tuple(calls), cancels=cancels, decision=decision)
+        before = frozenset(each.id for each in self._made_by(claim) if each.kind is Kind.RPC)
+        return Outcome(claim=claim, calls=tuple(calls), cancels=cancels, decision=decision, awaited_before=before)
 
     def _draw_decision(self, rng: Random, name: str, awaits: list[str], failed: list[str]) -> Decision | None:
         match name:

@@ -378,7 +378,7 @@ class Store:
                 deadline_at=limit if call.kind is Kind.RUN else min(limit, self._deadline(call.timeout)),
                 parent_id=parent.id,
                 position=call.position,
-                continuation=outcome.continuation if call.id in outcome.awaits else Continuation.NONE,
+                continuation=outcome.continuation_of(call),
                 **outcome_now,
             )
         )

@@ -296,6 +296,7 @@ class Worker:
         self._claim: Claim | None = None
         self._calls: list[Call] = []
         self._cancels: list[str] = []
+        self._awaited_before: frozenset[str] = frozenset()
         self._is_fenced = False
         self._stays_for = ""
         self._is_needed_again = False
@@ -314,6 +315,7 @@ class Worker:
     def begin(self, claim: Claim) -> None:
         """Begin an attempt."""
         self._claim, self._calls, self._cancels, self._is_fenced = claim, [], [], False
+        self._awaited_before = frozenset()
 
     def abandon(self) -> None:
         """End an attempt that was fenced or broken off."""
@@ -413,7 +415,13 @@ class Worker:
 
     def _running(self, decision: Decision | None = None) -> Outcome:
         assert self._claim is not None
-        return Outcome(claim=self._claim, calls=tuple(self._calls), cancels=tuple(self._cancels), decision=decision)
+        return Outcome(
+            claim=self._claim,
+            calls=tuple(self._calls),
+            cancels=tuple(self._cancels),
+            decision=decision,
+            awaited_before=self._awaited_before,
+        )
 
     def _flush(self) -> None:
         self._persist()
@@ -429,7 +437,9 @@ class Worker:
         for outcome in batch:
             if _id(outcome) not in written:
                 self.world.note("fenced", _id(outcome))
-        self._is_fenced = bool(running) and _id(running[0]) not in written
+        for outcome in running:
+            self._awaited_before |= {call.id for call in outcome.calls if outcome.continuation_of(call)}
+            self._is_fenced = _id(outcome) not in written
         self._boundary("after commit")
         self._publish([outcome for outcome in batch if _id(outcome) in written], written, celery_continues)
         return written

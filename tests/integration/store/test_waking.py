@@ -94,6 +94,33 @@ def test_a_loser_that_is_awaited_again_wakes(start, claim):
     assert has_woken(resolve(claim("p.1", "child")))
 
 
+def test_calls_by_rpc_are_awaited_before_their_caller_is_suspended(start, claim):
+    start()
+    parent = claim()
+    outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0), call(parent, 1, Kind.RFI)))])
+    found = sql.rows("SELECT id FROM flows_promise WHERE continuation = 'chord'")
+    assert [row["id"] for row in found] == ["p.0"]
+    decision = Suspended(awaits=("p.0", "p.2"))
+    before = frozenset({"p.0"})
+    outcomes.commit([Outcome(claim=parent, calls=(call(parent, 2),), decision=decision, awaited_before=before)])
+    resolve(claim("p.2", "child"))
+    assert joins.join(["p"]) == []
+    resolve(claim("p.0", "child"))
+    assert [ready.id for ready in joins.join(["p"])] == ["p"]
+
+
+def test_what_was_written_as_awaited_and_is_not_after_all_holds_nobody_up(start, claim):
+    """A race that is decided as soon as it begins: its losers go on, and the parent waits for other calls."""
+    start()
+    parent = claim()
+    outcomes.commit([Outcome(claim=parent, calls=(call(parent, 0),))])
+    calls, decision, before = (call(parent, 1), call(parent, 2)), Suspended(awaits=("p.1", "p.2")), frozenset({"p.0"})
+    outcomes.commit([Outcome(claim=parent, calls=calls, decision=decision, awaited_before=before)])
+    for promise_id in decision.awaits:
+        resolve(claim(promise_id, "child"))
+    assert [ready.id for ready in joins.join(["p"])] == ["p"]
+
+
 def test_losers_are_canceled_with_their_trees_in_the_transaction_of_the_outcome(start, claim):
     start()
     parent = claim()

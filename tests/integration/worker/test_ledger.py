@@ -1,6 +1,7 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,10 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 from flows.domain.errors import AttemptFenced, MisuseError
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Failed, Interrupted, Resolved, Suspended
-from flows.store import outcomes, promises, sql
+from flows.store import joins, outcomes, promises, sql
 from flows.worker import publish
-from flows.worker.ledger import Ledger
-from tests.integration.conftest import call, suspend
+from flows.worker.ledger import PORTION, Ledger
+from tests.integration.conftest import call, resolve, suspend
 from tests.integration.worker.conftest import end_session
 from tests.orders.models import Payment, pay
 from tests.waiting import wait_until
@@ -107,6 +108,41 @@ def unwatched(patient, monkeypatch):
     return patient
 
 
+@pytest.fixture
+def slow(unwatched, settings):
+    """A ledger in which nothing comes of age."""
+    settings.FLOWS = settings.FLOWS | {"COMMIT_WITHIN": timedelta(minutes=1)}
+    return unwatched
+
+
+def test_many_calls_are_written_before_the_rest_are_made(start, claim, slow):
+    start()
+    running = claim()
+    slow.begin(running)
+    for number in range(PORTION - 1):
+        slow.record(call(running, number))
+    assert promises.children("p", 1) == []
+    slow.record(call(running, PORTION - 1))
+    assert len(promises.children("p", 2 * PORTION)) == PORTION
+    # They were written as awaited, but what the parent waits for after all are two others.
+    awaits = tuple(f"p.{number}" for number in (PORTION, PORTION + 1))
+    for number in (PORTION, PORTION + 1):
+        slow.record(call(running, number))
+    slow.finish(Suspended(awaits=awaits), celery_continues=False)
+    for promise_id in awaits:
+        resolve(claim(promise_id, "child"))
+    assert [ready.id for ready in joins.join(["p"])] == ["p"]
+
+
+def test_many_local_steps_are_left_to_the_watchdog(start, claim, slow):
+    start()
+    running = claim()
+    slow.begin(running)
+    for number in range(2 * PORTION):
+        slow.record(call(running, number, Kind.RUN, state=State.RESOLVED, value="1"))
+    assert promises.children("p", 1) == []
+
+
 def test_calls_that_the_watchdog_is_late_with_are_committed_by_the_thread_itself(start, claim, unwatched):
     start()
     running = claim()
@@ -194,8 +230,6 @@ def test_an_attempt_that_lost_its_claim_learns_of_it_at_its_next_call(start, cla
 
 
 def test_zero_commits_each_call_on_its_own(start, claim, ledger, settings):
-    from datetime import timedelta
-
     settings.FLOWS = settings.FLOWS | {"COMMIT_WITHIN": timedelta(0)}
     start()
     running = claim()
