@@ -124,7 +124,8 @@ class PromiseOperation(Operation[R_co]):
             self.history.record(self.call)
 
     def pending(self) -> tuple[str, ...]:
-        return () if self.checkpoint and self.checkpoint.state is not State.PENDING else (self.call.id,)
+        checkpoint = self.checkpoint
+        return () if checkpoint and checkpoint.state is not State.PENDING else (self.call.id,)
 
     def awaited(self) -> tuple[str, ...]:
         return (self.call.id,)
@@ -133,11 +134,12 @@ class PromiseOperation(Operation[R_co]):
         return (self.checkpoint and self.checkpoint.settled_at) or 0.0
 
     def outcome(self) -> R_co:
-        assert self.checkpoint is not None
-        failure = failure_of(self.checkpoint.id, self.checkpoint.state, self.checkpoint.error)
+        checkpoint = self.checkpoint
+        assert checkpoint is not None
+        failure = failure_of(checkpoint.id, checkpoint.state, checkpoint.error)
         if failure is not None:
             raise failure
-        value: R_co = self.shape.load(values.decode(self.checkpoint.value or "null"), f"value of {self.call.id}")
+        value: R_co = self.shape.load(values.decode(checkpoint.value or "null"), f"value of {self.call.id}")
         return value
 
 

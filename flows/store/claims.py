@@ -46,7 +46,7 @@ _IS_CLAIMABLE = (
 )
 
 # Claims the rows of `due` and reads their checkpoints; a first attempt has none, and of some the first ones are known.
-# `next` is another one of the group.
+# `next` is another one of the group. What is for all rows stands in the first.
 # A row that was claimed and given back while this statement waited for its lock is left alone: its children were read
 # before that. (Row locks show the newest row; sub-selects show what was there when the statement began.)
 _TAKE = """
@@ -60,7 +60,7 @@ _TAKE = """
         extract(epoch FROM p.deadline_at)::float8 AS deadline_at, p.failures, p.fence, due.rank,
         extract(epoch FROM p.ready_at)::float8 AS ready_at
 )
-SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_config('synchronous_commit', 'off', true),
+SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock,
     CASE WHEN claimed.fence > 1 THEN (
         SELECT json_agg(json_build_array(c.id, c."position", c.kind, c."group", c.function, c.digest, c.state,
             c.value::text, c.error, c.failures, c.continuation <> '', extract(epoch FROM c.settled_at))
@@ -70,8 +70,9 @@ SELECT claimed.*, extract(epoch FROM clock_timestamp())::float8 AS clock, set_co
             FROM json_to_recordset(%(known)s::json) AS known(id text, created_at float8, count int)
             WHERE known.id = claimed.id AND known.created_at = claimed.created_at), 0)
     ) END AS checkpoints,
-    (SELECT json_build_array(function, id, addressee) FROM next) AS next
-FROM claimed ORDER BY claimed.rank
+    CASE WHEN row_number() OVER place = 1 THEN (SELECT json_build_array(function, id, addressee) FROM next) END AS next,
+    CASE WHEN row_number() OVER place = 1 THEN set_config('synchronous_commit', 'off', true) END AS synchronous_commit
+FROM claimed WINDOW place AS (ORDER BY claimed.rank) ORDER BY claimed.rank
 """
 
 CLAIM_NAMED = (

@@ -387,8 +387,13 @@ def _deadline(call: Call) -> Row:
 def _committed(row: Row) -> Committed:
     parent = None
     if row.get("parent_id"):
-        fields = {name: row[name] for name in ("group", "function", "addressee")}
-        parent = ReadyRef(id=row["parent_id"], was_suspended=True, **fields)
+        parent = ReadyRef(
+            id=row["parent_id"],
+            group=row["group"],
+            function=row["function"],
+            addressee=row["addressee"],
+            was_suspended=True,
+        )
     return Committed(
         id=row["id"],
         state=State(row["state"]),

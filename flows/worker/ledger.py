@@ -37,9 +37,13 @@ LATE = 4
 
 
 class Ledger:
-    """The uncommitted work of one thread, and its claims that wait. Also the journal of the attempt that it runs."""
+    """The uncommitted work of the thread that makes this, and its claims that wait.
+
+    Also the journal of the attempt that it runs.
+    """
 
     def __init__(self) -> None:
+        self._connection = sql.connection()
         self._lock = threading.RLock()
         # Held by whoever writes, and taken before the other one: who only adds to the work does not wait for that.
         self._writing = threading.RLock()
@@ -95,7 +99,7 @@ class Ledger:
         Raises ``AttemptFenced`` if the attempt was refused meanwhile, and ``MisuseError`` inside a transaction of user
         code, which could undo the record.
         """
-        _refuse_in_transaction()
+        self._refuse_in_transaction()
         with self._lock:
             self._start_clock()
             self._calls.append(call)
@@ -109,7 +113,7 @@ class Ledger:
 
         Raises as ``record``, and ``Interrupted`` if the connection is gone; whatever ``step`` raises.
         """
-        _refuse_in_transaction()
+        self._refuse_in_transaction()
         # What was done before belongs to no transaction of user code.
         self.flush()
         if self._is_fenced:
@@ -251,6 +255,13 @@ class Ledger:
             awaited_before=frozenset(self._awaited_before),
         )
 
+    def _refuse_in_transaction(self) -> None:
+        if self._connection.in_atomic_block:
+            raise MisuseError(
+                "an operation of the context was used inside transaction.atomic(), which might undo its record; "
+                "end the block first, or put the whole block into a function for ctx.atomic(…)"
+            )
+
     def _start_clock(self) -> None:
         if not (self._finished or self._calls or self._cancels):
             self._since = time.monotonic()
@@ -283,14 +294,6 @@ class Ledger:
 def _after(running: Outcome, ended: Outcome) -> Outcome:
     """Return the end of an attempt together with what it did before."""
     return replace(ended, calls=(*running.calls, *ended.calls), cancels=(*running.cancels, *ended.cancels))
-
-
-def _refuse_in_transaction() -> None:
-    if sql.connection().in_atomic_block:
-        raise MisuseError(
-            "an operation of the context was used inside transaction.atomic(), which might undo its record; "
-            "end the block first, or put the whole block into a function for ctx.atomic(…)"
-        )
 
 
 _local = threading.local()

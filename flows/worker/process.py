@@ -73,9 +73,12 @@ def stop_draining() -> None:
 
 def is_stopping() -> bool:
     """True once the node is shutting down. Pools without processes are told by Celery's own state."""
-    # Celery's hold the exit status, which is 0 for an orderly stop.
-    asked: tuple[Any, ...] = (state.should_stop, state.should_terminate)
-    return bool(_flags[_STOPPING]) or any(each is not None and each is not False for each in asked)
+    return bool(_flags[_STOPPING]) or _is_asked(state.should_stop) or _is_asked(state.should_terminate)
+
+
+def _is_asked(flag: Any) -> bool:
+    # It holds the exit status, which is 0 for an orderly stop.
+    return flag is not None and flag is not False
 
 
 def set_sends_events(enabled: bool) -> None:  # noqa: FBT001 - the value of a flag
