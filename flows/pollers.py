@@ -1,9 +1,10 @@
 """Hands ready calls to workers that wait for some, without a message; Temporal calls it a sync match.
 
-A worker whose drain finds nothing more waits a moment at a Redis list for each of its functions. Who makes a call puts
-a token there: a worker that waits has it at once, and the list is empty again. A token that nobody took stays, so that
-a worker that begins to wait just then looks once more. Of many that wait Redis chooses the one that has waited longest;
-who keeps a promise open waits at a list of that promise, too, where the token for its going on is put first.
+A worker whose drain finds nothing more waits a moment at a Redis list for each of its functions, of all groups that it
+serves. Who makes a call puts a token there: a worker that waits has it at once, and the list is empty again. A token
+that nobody took stays, so that a worker that begins to wait just then looks once more. Of many that wait Redis chooses
+the one that has waited longest; who keeps a promise open waits at a list of that promise, too, where the token for its
+going on is put first.
 
 For a token that nobody took a message is sent. Until a worker comes for it, or for ANNOUNCED_S, others who call the
 same function need not send one: whoever comes takes their calls, too.
@@ -88,21 +89,27 @@ def clear(names: Sequence[str]) -> bool:
     return not found or found[0] > 0
 
 
-def wait(names: Sequence[str], seconds: float, keeps: str | None = None) -> bool:
-    """Wait until something may be ready for one of the Celery tasks; return False if the time passed without.
+def wait(names: Sequence[str], seconds: float, keeps: tuple[str, str] | None = None) -> str | None:
+    """Wait until something may be ready for one of the Celery tasks; return its name, None if the time passed without.
 
-    ``keeps`` is the promise that this thread keeps open, if there is one.
+    ``keeps`` is the promise that this thread keeps open, and the name of its task, if there is one.
 
-    Returns at once while the broker is away; True if it was lost just now, perhaps with a token for this worker.
+    Returns at once while the broker is away. If it was lost just now, perhaps with a token for this worker, it may have
+    been for any task: the first one is returned.
     """
     if time.monotonic() < _away_until:
-        return False
+        return None
+    lists = {_kept(keeps[0]): keeps[1]} if keeps else {}
+    lists |= {_key(name): name for name in names}
     try:
-        found = _ask(("BRPOP", [*([_kept(keeps)] if keeps else []), *map(_key, names)], seconds))
+        found = _ask(("BRPOP", [*lists], seconds))
     except _OUTAGES as error:
         _note_away(error)
-        return True
-    return bool(found) and found[0] is not None
+        return names[0]
+    if not found or found[0] is None:
+        return None
+    key = found[0][0].decode()  # with the broker's own prefix
+    return next(name for each, name in lists.items() if key.endswith(each))
 
 
 def leave() -> None:

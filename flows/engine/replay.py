@@ -50,9 +50,9 @@ class Execution:
         return self._body is not None
 
     @property
-    def promise_id(self) -> str:
-        """The promise that this runs."""
-        return self._history.invocation.id
+    def invocation(self) -> Invocation:
+        """The attempt that this runs, or has run last."""
+        return self._history.invocation
 
     def can_go_on(self, durable_function: AnyFunction, invocation: Invocation, journal: Journal) -> bool:
         """Return True if a replay would come to where the function waits.
@@ -150,9 +150,9 @@ class Runner:
         return decision
 
     @property
-    def open_id(self) -> str | None:
-        """The promise whose function waits in here, if there is one."""
-        return self._open.promise_id if self._open else None
+    def open_invocation(self) -> Invocation | None:
+        """The attempt whose function waits in here, if there is one."""
+        return self._open.invocation if self._open else None
 
     def close(self) -> None:
         """Close the function that waits, if there is one: no attempt follows for now."""

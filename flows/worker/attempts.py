@@ -15,7 +15,7 @@ from flows import tracing
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, UnknownVersionError
 from flows.domain.promise import describe_error
-from flows.engine.decision import Decision, Failed
+from flows.engine.decision import Decision, Failed, Invocation
 from flows.engine.registry import registry
 from flows.engine.replay import Runner
 from flows.store.claims import Claim
@@ -59,9 +59,9 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
     return decision
 
 
-def open_id() -> str | None:
-    """Return the promise whose function this thread has left open, if there is one."""
-    return _thread.runner.open_id
+def open_invocation() -> Invocation | None:
+    """Return the attempt whose function this thread has left open, if there is one."""
+    return _thread.runner.open_invocation
 
 
 def close_open() -> None:

@@ -1,5 +1,7 @@
 """Drains a group: claims what is ready, many at once, and runs it, until nothing is ready nor becomes so at once.
 
+Then any group that the node serves: one slot may run a whole chain of calls from group to group.
+
 A drained attempt looks to Celery's signals, and to its events where they are on, like one that a message brought.
 """
 
@@ -22,7 +24,7 @@ from flows.queues import read_queues
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
-from flows.worker.attempts import open_id, run_attempt
+from flows.worker.attempts import open_invocation, run_attempt
 from flows.worker.events import Events
 from flows.worker.ledger import ledger
 
@@ -115,17 +117,17 @@ def attended(slots: int) -> list[str]:
 
 
 def drain(group: str, *, looks: bool = True) -> None:
-    """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S; for DRAIN_S at most.
+    """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S in any that the node serves.
 
-    Ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes at first; that one
-    does the same. ``looks`` is False if nothing is ready to begin with.
+    For DRAIN_S at most; ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes
+    at first; that one does the same. ``looks`` is False if nothing is ready to begin with.
     """
     _Drain(group).run(looks=looks)
 
 
-def _drained(group: str) -> list[AnyFunction]:
+def _drained(*groups: str) -> list[AnyFunction]:
     tasks = current_app.tasks
-    return [f for f in registry if f.group == group and canvas.is_drainable(f) and f.task_name in tasks]
+    return [f for f in registry if f.group in groups and canvas.is_drainable(f) and f.task_name in tasks]
 
 
 def _pace(group: str) -> Pace:
@@ -134,11 +136,9 @@ def _pace(group: str) -> Pace:
 
 class _Drain:
     def __init__(self, group: str) -> None:
-        functions = _drained(group)
-        self._group = group
-        self._functions = [function.name for function in functions]
-        self._task_names = [function.task_name for function in functions]
-        self._pace = _pace(group)
+        # By the names of their tasks.
+        self._drained = {function.task_name: function for function in _drained(group, *process.served())}
+        self._turn_to(group)
         self._ledger = ledger()
         self._events = Events()
         self._is_over = False
@@ -160,9 +160,11 @@ class _Drain:
         while not process.is_stopping():
             if not looks:
                 began = time.monotonic()
-                if began > until or not pollers.wait(self._task_names, LINGER_S, open_id()):
+                if began > until or (group := self._wait()) is None:
                     return
-                if gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
+                if group != self._group:
+                    self._turn_to(group)
+                elif gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
                     time.sleep(gathers_s)
                 since = time.monotonic()
                 has_woken = False
@@ -181,6 +183,21 @@ class _Drain:
                 looks |= self._flush()
             if self._is_over:
                 return
+
+    def _turn_to(self, group: str) -> None:
+        functions = [function for function in self._drained.values() if function.group == group]
+        self._group = group
+        self._functions = [function.name for function in functions]
+        self._task_names = [function.task_name for function in functions]
+        self._pace = _pace(group)
+
+    def _wait(self) -> str | None:
+        """Return the group to look in; None if for LINGER_S nothing became ready."""
+        opened = open_invocation()
+        keeps = (opened.id, f"{opened.group}.{opened.function}") if opened else None
+        others = [name for name in self._drained if name not in self._task_names]
+        found = pollers.wait([*self._task_names, *others], LINGER_S, keeps)
+        return found and self._drained[found].group
 
     def _run_batch(self, claimed: list[Claim]) -> bool:
         """Run the claims; return whether that made something ready for this very drain, which looks for it then."""

@@ -61,7 +61,7 @@ class Node(bootsteps.StartStopStep):
         self._node_id = _register(self._info)
         broker.install()
         worker.consumer_cls = Consumer
-        process.become_node(self._node_id, worker.hostname)
+        process.become_node(self._node_id, worker.hostname, self._groups)
         process.set_sends_events(worker.task_events)
         # A connection must not be shared with the processes that are forked now; memory should be, and stays so if the
         # garbage collector leaves what exists alone.
@@ -112,6 +112,8 @@ class Node(bootsteps.StartStopStep):
         if dispatcher := getattr(worker.consumer, "event_dispatcher", None):
             # Remote control turns events on and off. No group at all means every one.
             process.set_sends_events(not dispatcher.groups or "task" in dispatcher.groups)
+        # It makes a node begin and cease to consume from a queue, too.
+        process.set_served(worker.app.amqp.queues.consume_from)
         sql.connection().ensure_connection()
         if sql.connection().connection is not self._connection:
             self._connection, self._connected_at = sql.connection().connection, time.monotonic()

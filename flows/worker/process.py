@@ -1,9 +1,10 @@
-"""What the processes of one node share: its id, two flags that reach forked processes, and the sessions that claim."""
+"""What the processes of one node share: its id, flags that reach forked processes, and the sessions that claim."""
 
 import itertools
 import mmap
 import os
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from celery.worker import state
@@ -15,18 +16,22 @@ from flows.worker.watchdog import Watchdog, Watched
 
 _STOPPING = 0
 _SENDS_EVENTS = 1
+# And on: whether each of the node's groups is served.
+_SERVES = 2
 
 # Anonymous shared memory: what the main process writes, the pool processes that were forked from it read.
 _flags = mmap.mmap(-1, mmap.PAGESIZE)
 _node_id: int | None = None
 _node_name = ""
 _node_pid = 0
+_groups: tuple[str, ...] = ()
 
 
-def become_node(node_id: int, name: str) -> None:
+def become_node(node_id: int, name: str, groups: tuple[str, ...]) -> None:
     """Make this process, the node's main one, and those forked from it later, processes of the node."""
-    global _node_id, _node_name, _node_pid
-    _node_id, _node_name, _node_pid = node_id, name, os.getpid()
+    global _node_id, _node_name, _node_pid, _groups
+    _node_id, _node_name, _node_pid, _groups = node_id, name, os.getpid(), groups
+    set_served(groups)
 
 
 def node_name() -> str:
@@ -79,6 +84,17 @@ def is_stopping() -> bool:
 def _is_asked(flag: Any) -> bool:
     # It holds the exit status, which is 0 for an orderly stop.
     return flag is not None and flag is not False
+
+
+def set_served(groups: Collection[str]) -> None:
+    """Tell all processes of the node which of its groups are served: those that it consumes the queues of."""
+    for index, group in enumerate(_groups):
+        _flags[_SERVES + index] = int(group in groups)
+
+
+def served() -> list[str]:
+    """Return the groups of the node that are served."""
+    return [group for index, group in enumerate(_groups) if _flags[_SERVES + index]]
 
 
 def set_sends_events(enabled: bool) -> None:  # noqa: FBT001 - the value of a flag

@@ -14,6 +14,7 @@ import httpx
 import psycopg
 import pytest
 from celery import Celery
+from django import db
 from psycopg.rows import dict_row
 
 from local.servers import Servers
@@ -31,6 +32,17 @@ def stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     stack.migrate()
     with stack:
         yield stack.wait_ready()
+
+
+@pytest.fixture(scope="session")
+def environ(servers: Servers, django_db_setup: None) -> dict[str, str]:
+    """What workers see that share the tests' own database and broker."""
+    name = db.connection.settings_dict["NAME"]
+    return {
+        "DATABASE_URL": servers.database_url.rpartition("/")[0] + f"/{name}",
+        "REDIS_URL": servers.redis_url.replace("/0", "/1"),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+    }
 
 
 @pytest.fixture

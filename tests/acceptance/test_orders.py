@@ -23,16 +23,6 @@ PROCFILE = ROOT / "tests" / "orders" / "Procfile"
 
 
 @pytest.fixture(scope="module")
-def environ(servers, django_db_setup):
-    name = connection.settings_dict["NAME"]
-    return {
-        "DATABASE_URL": servers.database_url.rpartition("/")[0] + f"/{name}",
-        "REDIS_URL": servers.redis_url.replace("/0", "/1"),
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-    }
-
-
-@pytest.fixture(scope="module")
 def running(environ, tmp_path_factory, django_db_blocker):
     counts = {"worker-orders": 2, "worker-suppliers": 2}
     with Stack(environ, folder=tmp_path_factory.mktemp("orders"), counts=counts, procfile=PROCFILE) as running:

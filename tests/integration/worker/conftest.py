@@ -33,7 +33,7 @@ def worker(
     connection.close()
     monkeypatch.setattr(process, "_node_id", None)
     monkeypatch.setattr(drain, "_paces", {})
-    process.become_node(node_id, "node@test")
+    process.become_node(node_id, "node@test", ("service-c",))
     yield node_id
     process.retire()
     process._flags[process._STOPPING] = 0

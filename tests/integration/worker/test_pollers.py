@@ -13,7 +13,7 @@ from kombu import Connection
 
 import flows
 from flows import canvas, pollers
-from flows.domain.promise import State
+from flows.domain.promise import Phase, State
 from flows.store import promises
 from flows.store.claims import ReadyRef
 from flows.worker import process
@@ -56,7 +56,7 @@ def in_thread(waiting: Callable[[], int]) -> Iterator[Callable[..., "Future[Any]
 def test_who_waits_has_the_call_and_no_message_is_sent(queue_length, in_thread):
     waits = in_thread(pollers.wait, ["service-c.foo", "service-c.baz"], 20)
     assert canvas.wake([BAZ]) == []
-    assert waits.result(timeout=10) is True
+    assert waits.result(timeout=10) == "service-c.baz"
     assert queue_length("service-c") == 0
 
 
@@ -68,20 +68,20 @@ def test_of_many_who_wait_one_has_the_call(queue_length, in_thread, waiting):
             assert canvas.wake([BAZ]) == []
             wait_until(lambda: waiting() == others)  # noqa: B023 - called before the next
         assert canvas.wake([BAZ]) == [BAZ]
-        assert [wait.result() for wait in waits] == [True, True, True]
+        assert [wait.result() for wait in waits] == ["service-c.baz"] * 3
 
 
 def test_who_keeps_a_promise_open_is_asked_to_go_on_before_who_has_waited_longer(queue_length, in_thread, waiting):
     goes_on = replace(BAZ, was_suspended=True)
     longest = in_thread(pollers.wait, ["service-c.baz"], 20)
     with ThreadPoolExecutor(1) as pool:
-        keeper = pool.submit(leaving, pollers.wait, ["service-c.baz"], 20, keeps=BAZ.id)
+        keeper = pool.submit(leaving, pollers.wait, ["service-c.baz"], 20, keeps=(BAZ.id, BAZ.task_name))
         wait_until(lambda: waiting() == 2)
         assert canvas.wake([goes_on]) == []
-        assert keeper.result(timeout=10) is True
+        assert keeper.result(timeout=10) == "service-c.baz"
     assert not longest.done()
     assert canvas.wake([goes_on]) == []
-    assert longest.result(timeout=10) is True
+    assert longest.result(timeout=10) == "service-c.baz"
     assert canvas.wake([goes_on]) == [goes_on]
     assert queue_length("service-c") == 1
 
@@ -92,14 +92,14 @@ def test_who_waits_for_other_functions_is_left_alone(queue_length, in_thread, wa
     assert queue_length("service-c") == 1
     assert waiting() == 1
     assert canvas.wake([FOO]) == []
-    assert waits.result(timeout=10) is True
+    assert waits.result(timeout=10) == "service-c.foo"
 
 
 def test_who_begins_to_wait_a_moment_too_late_looks_once_more(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
     assert canvas.wake([BAZ]) == []
-    assert pollers.wait(["service-c.baz"], 20) is True
-    assert pollers.wait(["service-c.baz"], 0.01) is False
+    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
+    assert pollers.wait(["service-c.baz"], 0.01) is None
 
 
 def test_one_message_is_sent_until_a_worker_has_come(queue_length):
@@ -120,15 +120,15 @@ def test_a_message_that_nobody_comes_for_is_followed_by_another(queue_length):
 def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_thread, client):
     waits = in_thread(pollers.wait, ["service-c.baz"], 20)
     client.client_kill_filter(_type="normal", skipme=True)
-    assert waits.result(timeout=10) is True
-    assert pollers.wait(["service-c.baz"], 20) is False
+    assert waits.result(timeout=10) == "service-c.baz"
+    assert pollers.wait(["service-c.baz"], 20) is None
 
 
 def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced(queue_length, client):
     assert canvas.wake([BAZ]) == [BAZ]
     client.client_kill_filter(_type="normal", skipme=True)
-    assert pollers.wait(["service-c.baz"], 20) is True
-    assert pollers.wait(["service-c.baz"], 0.01) is False
+    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
+    assert pollers.wait(["service-c.baz"], 0.01) is None
     assert canvas.wake([BAZ]) == []
 
 
@@ -140,7 +140,7 @@ def test_after_an_interruption_no_command_gets_the_answer_of_another(queue_lengt
         patched.setattr("redis.connection.AbstractConnection.read_response", interrupted)
         with pytest.raises(KeyboardInterrupt):
             canvas.wake([BAZ])
-    assert pollers.wait(["service-c.foo"], 0.01) is False
+    assert pollers.wait(["service-c.foo"], 0.01) is None
 
 
 def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
@@ -149,7 +149,7 @@ def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
     assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
     names = (b"shop.flows.ready.service-c.baz", b"shop.flows.sent.service-c.baz")
     assert set(client.keys("*service-c.baz")) == set(names)
-    assert pollers.wait(["service-c.baz"], 20) is True
+    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
     pollers.leave()
 
 
@@ -157,7 +157,7 @@ def test_with_another_broker_nobody_waits(monkeypatch):
     monkeypatch.setattr(pollers, "_idle", [])
     monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
     assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
-    assert pollers.wait(["service-c.baz"], 20) is False
+    assert pollers.wait(["service-c.baz"], 20) is None
 
 
 def test_a_message_that_comes_just_after_an_outage_stands_for_no_other(queue_length, monkeypatch):
@@ -170,7 +170,7 @@ def test_a_message_that_comes_just_after_an_outage_stands_for_no_other(queue_len
 def test_who_was_handed_a_call_is_no_message_on_its_way(queue_length, in_thread):
     waits = in_thread(pollers.wait, ["service-c.baz"], 20)
     assert canvas.wake([BAZ]) == []
-    assert waits.result(timeout=10) is True
+    assert waits.result(timeout=10) == "service-c.baz"
     assert canvas.wake([BAZ]) == [BAZ]
 
 
@@ -182,17 +182,47 @@ def test_who_calls_after_a_message_has_come_sends_another(worker, queue_length):
     assert queue_length("service-c") == 2
 
 
-def test_a_drain_that_waits_runs_what_comes_and_needs_no_message(worker, queue_length, in_thread, monkeypatch):
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+@pytest.fixture
+def waiting_drain(
+    worker: int, in_thread: Callable[..., "Future[Any]"], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], "Future[Any]"]:
+    """Have a drain of a group wait for calls, for as long as it takes; it ends once it has run what came."""
 
-    def wait_and_drain() -> None:
-        drain("service-c", looks=False)
+    def drain_in_thread(group: str) -> None:
+        drain(group, looks=False)
         process.retire()
         connection.close()
 
-    drained = in_thread(wait_and_drain)
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.05)
+    def start(group: str) -> "Future[Any]":
+        monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+        monkeypatch.setattr("flows.worker.drain.DRAIN_S", 60)
+        drained = in_thread(drain_in_thread, group)
+        monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.05)
+        return drained
+
+    return start
+
+
+def test_a_drain_that_waits_runs_what_comes_and_needs_no_message(waiting_drain, queue_length):
+    drained = waiting_drain("service-c")
     flows.begin_rpc("p", "baz", target="service-c")
     drained.result(timeout=10)
     assert promises.get("p").state is State.RESOLVED
     assert queue_length("service-c") == 0
+
+
+def test_a_drain_that_waits_runs_a_chain_through_all_groups_of_its_node(waiting_drain, worker):
+    process.become_node(worker, "node@test", ("service-a", "service-b", "service-c"))
+    drained = waiting_drain("service-c")
+    flows.begin_rpc("p", "foo", "foo", target="service-a")
+    drained.result(timeout=20)
+    assert promises.get("p").value == 3
+
+
+def test_a_drain_leaves_groups_alone_whose_queues_its_node_consumes_no_more(waiting_drain, worker):
+    process.become_node(worker, "node@test", ("service-a", "service-b", "service-c"))
+    process.set_served(["service-a", "service-c"])
+    drained = waiting_drain("service-a")
+    flows.begin_rpc("p", "foo", "foo", target="service-a")
+    drained.result(timeout=20)
+    assert (promises.get("p").phase, promises.get("p.0").phase) == (Phase.SUSPENDED, Phase.READY)
