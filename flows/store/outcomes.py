@@ -188,6 +188,11 @@ class Outcome:
         return self.decision.awaits if isinstance(self.decision, Suspended) else ()
 
     @cached_property
+    def new_ids(self) -> frozenset[str]:
+        """The promises that it makes."""
+        return frozenset(call.id for call in self.calls if not call.is_known)
+
+    @cached_property
     def _awaited(self) -> frozenset[str]:
         return frozenset(self.awaits)
 
@@ -211,10 +216,9 @@ class Outcome:
         """What changes for promises that stand in the table already: those that are awaited now, or no longer."""
         if not isinstance(self.decision, Suspended):
             return {}
-        new = {call.id for call in self.calls if not call.is_known}
         marked = {c.id for c in self.claim.invocation.checkpoints if c.is_awaited and c.state is State.PENDING}
         marked |= self.awaited_before
-        awaited = {id: self.continuation for id in self.awaits if id not in new and id not in marked}
+        awaited = {id: self.continuation for id in self.awaits if id not in self.new_ids and id not in marked}
         return awaited | dict.fromkeys(marked.difference(self.awaits), Continuation.NONE)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import Task, current_app, signals, states
 from celery._state import _task_stack  # type: ignore[attr-defined]  # missing from the stubs
+from celery.app.task import Context
 from celery.worker import state
 
 from flows import canvas, pollers
@@ -234,23 +235,25 @@ def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
     """Make the attempt the current Celery task, between its prerun and postrun signals."""
     task = current_app.tasks[f"{claim.invocation.group}.{claim.invocation.function}"]
     promise_id = claim.invocation.id
-    # Headers are given, for Celery would look for some among the rest.
-    task.push_request(
+    # Nothing of the message in hand: it is of another promise. Headers are given, or Celery looks for some in the rest.
+    request = Context(
         id=promise_id,
         task=task.name,
         args=(),
         kwargs={},
         headers={},
+        hostname=process.node_name(),
         root_id=claim.invocation.root_id,
         called_directly=False,
     )
+    task.request_stack.push(request)
     _task_stack.push(task)
     call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}
     signals.task_prerun.send(**call)
     try:
         yield task
     finally:
-        signals.task_postrun.send(**call, retval=None, state=task.request.get("state"))
+        signals.task_postrun.send(**call, retval=None, state=request.get("state"))
         _task_stack.pop()
         task.pop_request()
 

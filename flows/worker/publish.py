@@ -66,7 +66,7 @@ def send(
     ready = [*woken, *calls, *released]
     others = [ref for ref in ready if ref.addressee or ref.task_name not in stays_for]
     chosen = set(canvas.needed(others))
-    hints = [hint for outcome in held for hint in _hints(outcome, chosen)]
+    hints = [hint for outcome in held if outcome.calls for hint in _hints(outcome, chosen)]
     canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])
     return len(others) < len(ready)
 
@@ -93,12 +93,11 @@ def _join(parent_ids: Iterable[str]) -> list[ReadyRef]:
 
 def _doubtful(held: Iterable[Outcome]) -> list[str]:
     """Return suspended promises whose awaited children may have settled before the suspension could be seen."""
-    doubtful = []
-    for outcome in held:
-        new = {call.id for call in outcome.calls if not call.is_known}
-        if not new.issuperset(outcome.awaits) or outcome.cancels:
-            doubtful.append(outcome.claim.invocation.id)
-    return doubtful
+    return [
+        outcome.claim.invocation.id
+        for outcome in held
+        if outcome.cancels or (outcome.awaits and not outcome.new_ids.issuperset(outcome.awaits))
+    ]
 
 
 def _ready_calls(calls: Iterable[Call]) -> list[ReadyRef]:
