@@ -6,7 +6,7 @@ send is logged and forgotten.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -190,11 +190,12 @@ def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     return send(needed(ready))
 
 
-def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
+def needed(ready: Iterable[ReadyRef], *, waits_for: Collection[str] = ()) -> list[ReadyRef]:
     """Hand the promises over to workers that wait for some, and return those that need a message.
 
     A worker drains its group, so one message is enough for all calls of a function, and none is needed while an earlier
-    one is on its way. Ask only once these are committed.
+    one is on its way. For the Celery tasks ``waits_for`` none is on its way yet: the caller sees to it. Ask only once
+    the promises are committed.
     """
     chosen: dict[tuple[str, str], ReadyRef] = {}
     alone = []
@@ -203,13 +204,13 @@ def needed(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
             chosen.setdefault((each.group, each.function), each)
         else:
             alone.append(each)
-    met = _hand_over(list(chosen.values()))
+    met = _hand_over(list(chosen.values()), waits_for)
     return [*alone, *(ref for ref in chosen.values() if ref.task_name not in met.taken | met.announced)]
 
 
-def _hand_over(refs: list[ReadyRef]) -> HandedOver:
+def _hand_over(refs: list[ReadyRef], unannounced: Collection[str]) -> HandedOver:
     if not refs:
         return HandedOver()
     tokens = {ref.task_name: ref.id if ref.was_suspended else None for ref in refs}
-    met = _reach(f"tokens for {refs[0].id}", lambda: pollers.hand_over(tokens))
+    met = _reach(f"tokens for {refs[0].id}", lambda: pollers.hand_over(tokens, unannounced))
     return met or HandedOver()

@@ -16,7 +16,7 @@ nobody waits, and everything goes by message.
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,8 @@ class HandedOver:
     announced: frozenset[str] = frozenset()
 
 
-def hand_over(tokens: Mapping[str, str | None]) -> HandedOver:
-    """Put a token for each of the Celery tasks; announce messages for those that nobody takes.
+def hand_over(tokens: Mapping[str, str | None], unannounced: Collection[str] = ()) -> HandedOver:
+    """Put a token for each of the Celery tasks; announce messages for those that nobody takes, but ``unannounced``.
 
     Of a promise that goes on the id is given: who keeps it open has the token rather than anybody else.
     Raises ``KombuError``, ``RedisError`` or ``OSError`` if the broker is away.
@@ -69,7 +69,7 @@ def hand_over(tokens: Mapping[str, str | None]) -> HandedOver:
         return HandedOver(taken=taken)
     taken |= {name for name, count in zip(names, found[2::4], strict=True) if not count}
     announced = {name for name, is_due in zip(names, found[3::4], strict=True) if is_due}
-    silent = [name for name in names if name not in taken | announced]
+    silent = [name for name in names if name not in taken | announced and name not in unannounced]
     if silent:
         firsts = _ask(*(("SET", [_mark(name)], 1, "NX", "PX", int(1000 * ANNOUNCED_S)) for name in silent))
         announced |= {name for name, is_first in zip(silent, firsts, strict=True) if not is_first}
@@ -89,27 +89,36 @@ def clear(names: Sequence[str]) -> bool:
     return not found or found[0] > 0
 
 
-def wait(names: Sequence[str], seconds: float, keeps: tuple[str, str] | None = None) -> str | None:
-    """Wait until something may be ready for one of the Celery tasks; return its name, None if the time passed without.
+def wait(
+    names: Sequence[str],
+    seconds: float,
+    keeps: tuple[str, str] | None = None,
+    *,
+    gives_way_to: Sequence[str] = (),
+) -> Sequence[str]:
+    """Wait until something may be ready for one of the Celery tasks; return its name, or nothing after that time.
 
-    ``keeps`` is the promise that this thread keeps open, and the name of its task, if there is one.
+    ``keeps`` is the promise that this thread keeps open, and the name of its task, if there is one. Does not wait while
+    a message waits in one of the queues ``gives_way_to``.
 
-    Returns at once while the broker is away. If it was lost just now, perhaps with a token for this worker, it may have
-    been for any task: the first one is returned.
+    Returns at once while the broker is away. If it was lost just now, perhaps with a token for this worker, that may
+    have been for any of the tasks: all are returned.
     """
     if time.monotonic() < _away_until:
-        return None
+        return []
     lists = {_kept(keeps[0]): keeps[1]} if keeps else {}
     lists |= {_key(name): name for name in names}
     try:
+        if any(_ask(*(("LLEN", [queue]) for queue in gives_way_to))):
+            return []
         found = _ask(("BRPOP", [*lists], seconds))
     except _OUTAGES as error:
         _note_away(error)
-        return names[0]
+        return names
     if not found or found[0] is None:
-        return None
+        return []
     key = found[0][0].decode()  # with the broker's own prefix
-    return next(name for each, name in lists.items() if key.endswith(each))
+    return [next(name for each, name in lists.items() if key.endswith(each))]
 
 
 def leave() -> None:

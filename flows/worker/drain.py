@@ -87,7 +87,7 @@ def arrived(group: str) -> bool:
 
     Call this before the claim, so that whatever is called after it has a message of its own.
     """
-    return pollers.clear([function.task_name for function in _drained(group)])
+    return pollers.clear([function.task_name for function in _drainable_in([group])])
 
 
 def wake_if_slow(following: ReadyRef) -> None:
@@ -95,7 +95,7 @@ def wake_if_slow(following: ReadyRef) -> None:
 
     What is not drained has a message of its own.
     """
-    is_drained = not following.addressee and any(f.name == following.function for f in _drained(following.group))
+    is_drained = not following.addressee and any(f.name == following.function for f in _drainable_in([following.group]))
     if is_drained and _pace(following.group).batch_size() == 1:
         canvas.wake([following])
 
@@ -103,8 +103,8 @@ def wake_if_slow(following: ReadyRef) -> None:
 def attended(slots: int) -> list[str]:
     """Return the Celery tasks that need no further message on this node, which has so many ``slots``.
 
-    All of them drain the group, and a message waits in its queue already: the slot that ends next takes that, and
-    looks. For the main process of a node.
+    All of them have messages of its group in hand, and one more waits in the queue: the slot that ends next takes that,
+    and looks. For the main process of a node.
     """
     try:
         tasks = [request.task for request in tuple(state.active_requests)]
@@ -114,19 +114,25 @@ def attended(slots: int) -> list[str]:
     drains = Counter(function.group for function in functions if canvas.is_drainable(function))
     busy = [group for group, count in drains.items() if count >= slots]
     waiting = read_queues(busy).lengths if busy else {}
-    return [function.task_name for group in busy if waiting.get(group) for function in _drained(group)]
+    return [function.task_name for group in busy if waiting.get(group) for function in _drainable_in([group])]
 
 
-def drain(group: str, *, looks: bool = True) -> None:
+def drain(group: str, *, looks: bool = True, left: Sequence[ReadyRef] = ()) -> None:
     """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S in any that the node serves.
 
     For DRAIN_S at most; ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes
-    at first; that one does the same. ``looks`` is False if nothing is ready to begin with.
+    at first; that one does the same. ``looks`` is False if nothing is ready to begin with; ``left`` is what is ready in
+    other groups that this drain ``will_wait_for``, and no message was sent for.
     """
-    _Drain(group).run(looks=looks)
+    _Drain(group, left).run(looks=looks)
 
 
-def _drained(*groups: str) -> list[AnyFunction]:
+def will_wait_for(group: str) -> list[str]:
+    """Return the Celery tasks of other groups that a drain of ``group`` will wait for, once nothing is ready in it."""
+    return [function.task_name for function in _drainable_in(process.served()) if function.group != group]
+
+
+def _drainable_in(groups: Collection[str]) -> list[AnyFunction]:
     tasks = current_app.tasks
     return [f for f in registry if f.group in groups and canvas.is_drainable(f) and f.task_name in tasks]
 
@@ -136,9 +142,15 @@ def _pace(group: str) -> Pace:
 
 
 class _Drain:
-    def __init__(self, group: str) -> None:
-        # By the names of their tasks.
-        self._drained = {function.task_name: function for function in _drained(group, *process.served())}
+    def __init__(self, group: str, left: Sequence[ReadyRef]) -> None:
+        groups = dict.fromkeys([group, *process.served()])
+        self._by_task = {function.task_name: function for function in _drainable_in(groups)}
+        # Messages that wait there have their turn now and then: calls that are handed over lead on, perhaps for ever.
+        self._queues = list(groups) if len(groups) > 1 else []
+        self._gives_way_at = time.monotonic() + LINGER_S
+        self._to_look: list[str] = []
+        # No message was sent for it, for this drain is about to wait, and its token is there: taken at once.
+        self._left = list(left)
         self._turn_to(group)
         self._ledger = ledger()
         self._events = Events()
@@ -150,9 +162,14 @@ class _Drain:
         try:
             self._run(looks=looks)
         except Exception:
-            self._flush()
+            self._end()
             raise
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
         self._flush()
+        self._tell_left()
 
     def _run(self, *, looks: bool) -> None:
         since = time.monotonic()
@@ -160,13 +177,8 @@ class _Drain:
         has_woken = False
         while not process.is_stopping():
             if not looks:
-                began = time.monotonic()
-                if began > until or (group := self._wait()) is None:
+                if not self._has_more(since, until):
                     return
-                if group != self._group:
-                    self._turn_to(group)
-                elif gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
-                    time.sleep(gathers_s)
                 since = time.monotonic()
                 has_woken = False
             claimed, following = claims.claim_ready(
@@ -185,20 +197,37 @@ class _Drain:
             if self._is_over:
                 return
 
+    def _has_more(self, since: float, until: float) -> bool:
+        """Wait for what becomes ready, and turn to its group; return False if nothing does, or it is time to end."""
+        began = time.monotonic()
+        if not self._to_look and began < until:
+            self._to_look = self._wait()
+        if not self._to_look:
+            return False
+        if (group := self._to_look.pop(0)) != self._group:
+            self._turn_to(group)
+        elif gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
+            time.sleep(gathers_s)
+        return True
+
     def _turn_to(self, group: str) -> None:
-        functions = [function for function in self._drained.values() if function.group == group]
+        functions = [function for function in self._by_task.values() if function.group == group]
         self._group = group
         self._functions = [function.name for function in functions]
         self._task_names = [function.task_name for function in functions]
+        self._other_names = self._by_task.keys() - self._task_names
+        self._left = [ref for ref in self._left if ref.group != group]
         self._pace = _pace(group)
 
-    def _wait(self) -> str | None:
-        """Return the group to look in; None if for LINGER_S nothing became ready."""
+    def _wait(self) -> list[str]:
+        """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits for a slot."""
         opened = open_invocation()
         keeps = (opened.id, f"{opened.group}.{opened.function}") if opened else None
-        others = [name for name in self._drained if name not in self._task_names]
-        found = pollers.wait([*self._task_names, *others], LINGER_S, keeps)
-        return found and self._drained[found].group
+        gives_way = time.monotonic() >= self._gives_way_at
+        if gives_way:
+            self._gives_way_at = time.monotonic() + LINGER_S
+        found = pollers.wait(list(self._by_task), LINGER_S, keeps, gives_way_to=self._queues if gives_way else ())
+        return list(dict.fromkeys(self._by_task[name].group for name in found))
 
     def _run_batch(self, claimed: list[Claim]) -> bool:
         """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
@@ -206,13 +235,14 @@ class _Drain:
         self._ledger.enqueue(claimed)
         looks, durations_s = False, []
         while not process.is_stopping() and (claim := self._ledger.begin_next()):
+            self._tell_left()
             began = time.monotonic()
             with _as_task(claim) as task:
                 self._events.started(claim.invocation.id, task.name)
                 decision = run_attempt(claim, self._ledger)
                 durations_s.append(time.monotonic() - began)
                 if decision is not None:
-                    looks |= self._ledger.defer(decision, more_follows=self._more_follows, stays_for=self._stays_for())
+                    looks |= self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
                     _announce(task, claim, decision)
                     self._events.ended(claim.invocation.id, decision, durations_s[-1])
                     task.request.update(state=_state(decision))
@@ -222,12 +252,26 @@ class _Drain:
 
     def _flush(self) -> bool:
         """Commit, then tell who watches; return whether something is ready for this very drain."""
-        looks = self._ledger.flush(stays_for=self._stays_for())
+        looks = self._keep(self._ledger.flush(**self._takes()))
         self._events.publish()
         return looks
 
-    def _stays_for(self) -> Collection[str]:
-        return () if self._is_over or process.is_stopping() else self._task_names
+    def _takes(self) -> dict[str, Collection[str]]:
+        """Return which tasks this drain goes on to look for, and which it will wait for."""
+        if self._is_over or process.is_stopping():
+            return {}
+        return {"stays_for": self._task_names, "waits_for": self._other_names}
+
+    def _keep(self, left: Sequence[ReadyRef]) -> bool:
+        """Take what was left to this drain; return whether some of it is in the group where it looks."""
+        self._left += [ref for ref in left if ref.group != self._group]
+        return any(ref.group == self._group for ref in left)
+
+    def _tell_left(self) -> None:
+        """Send messages for what was left: something else is run first."""
+        if self._left:
+            canvas.wake(self._left)
+            self._left = []
 
 
 @contextmanager

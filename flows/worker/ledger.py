@@ -19,10 +19,10 @@ from django.db import DatabaseError, InterfaceError, transaction
 
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, MisuseError
-from flows.domain.promise import LOCAL_KINDS
+from flows.domain.promise import Kind
 from flows.engine.decision import Call, Decision, Interrupted
 from flows.store import outcomes, sql
-from flows.store.claims import Claim
+from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed, Outcome
 from flows.worker import process, publish
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # A claim that has not begun after this long is given back: somebody else may have a free slot.
 PATIENCE_S = 0.050
-# So many calls of an attempt that goes on are written at once: those who are called need not wait for the rest.
+# When so many calls of an attempt that goes on are not written yet, they are: who is called need not wait for the rest.
 PORTION = 200
 # So many times COMMIT_WITHIN old, work is not left to the watchdog any more: it is late.
 LATE = 4
@@ -103,7 +103,7 @@ class Ledger:
         with self._lock:
             self._start_clock()
             self._calls.append(call)
-        if self._is_portion(call) or (self._is_of_age() and not self._leave_to_watchdog()):
+        if self._fills_portion(call) or (self._is_of_age() and not self._leave_to_watchdog()):
             self.flush()
         if self._is_fenced:
             raise AttemptFenced
@@ -151,37 +151,45 @@ class Ledger:
         assert self._claim is not None
         return self._claim.now()
 
-    def finish(self, decision: Decision, *, celery_continues: bool) -> Committed | None:
-        """End the attempt and commit, with all that is waiting; return how it was written, None if it was refused.
+    def finish(
+        self, decision: Decision, *, celery_continues: bool, waits_for: Collection[str] = ()
+    ) -> tuple[Committed | None, list[ReadyRef]]:
+        """End the attempt and commit, with all that is waiting.
 
-        ``celery_continues`` leaves it to Celery to wake the parent.
+        Return how it was written, None if it was refused, and what became ready and is left to the caller (see
+        ``publish``). ``celery_continues`` leaves it to Celery to wake the parent.
         """
         with self._writing:
             promise_id = self._end(decision)
             batch, written = self._persist()
-        publish.send(batch, written, celery_continues=promise_id if celery_continues else None)
-        return written.get(promise_id)
+        continued = promise_id if celery_continues else None
+        left = publish.send(batch, written, celery_continues=continued, waits_for=waits_for)
+        return written.get(promise_id), left
 
-    def defer(self, decision: Decision, *, more_follows: bool = False, stays_for: Collection[str] = ()) -> bool:
+    def defer(
+        self,
+        decision: Decision,
+        *,
+        more_follows: bool = False,
+        stays_for: Collection[str] = (),
+        waits_for: Collection[str] = (),
+    ) -> list[ReadyRef]:
         """End the attempt and do as ``flush``; if a claim waits, or ``more_follows``, leave that to the watchdog."""
         self._end(decision)
         if (more_follows or self._queue) and not self._is_late():
             self._have_watched()
-            return False
-        return self.flush(stays_for=stays_for)
+            return []
+        return self.flush(stays_for=stays_for, waits_for=waits_for)
 
     def abandon(self) -> None:
         """End an attempt that was fenced or broken off: what it did since its last commit is void."""
         with self._lock:
             self._claim, self._calls, self._cancels = None, [], []
 
-    def flush(self, *, stays_for: Collection[str] = ()) -> bool:
-        """Commit everything.
-
-        What became ready for the Celery tasks ``stays_for`` is left to the caller; return whether there is any.
-        """
+    def flush(self, *, stays_for: Collection[str] = (), waits_for: Collection[str] = ()) -> list[ReadyRef]:
+        """Commit everything, and send what became ready; return what of it is left to the caller (see ``publish``)."""
         batch, written = self._persist()
-        return publish.send(batch, written, stays_for=stays_for)
+        return publish.send(batch, written, stays_for=stays_for, waits_for=waits_for)
 
     def release(self) -> None:
         """Give back the claims that have not begun."""
@@ -281,8 +289,9 @@ class Ledger:
         self._have_watched()
         return True
 
-    def _is_portion(self, call: Call) -> bool:
-        return len(self._calls) >= PORTION and call.kind not in LOCAL_KINDS
+    def _fills_portion(self, call: Call) -> bool:
+        # By rfi no call is awaited yet: marked so later, it would be locked just when a worker comes for it.
+        return len(self._calls) >= PORTION and call.kind in (Kind.RPC, Kind.DETACHED)
 
     def _is_of_age(self) -> bool:
         return time.monotonic() - self._since >= settings.COMMIT_WITHIN.total_seconds()

@@ -49,11 +49,13 @@ def send(
     *,
     celery_continues: str | None = None,
     stays_for: Collection[str] = (),
-) -> bool:
+    waits_for: Collection[str] = (),
+) -> list[ReadyRef]:
     """Send what became ready with ``written``.
 
     ``celery_continues`` is the promise whose parent Celery itself will wake, by its link or as part of a chord. For the
-    Celery tasks ``stays_for`` nothing is sent, as the caller looks for them; return whether there are such.
+    Celery tasks ``stays_for`` nothing is sent, as the caller looks for them; for ``waits_for`` no message, as it waits
+    for them: others that wait are offered these. Return what is left to the caller, of each it waits for one.
     """
     changes.committed(batch, written)
     held = [outcome for outcome in batch if outcome.claim.invocation.id in written]
@@ -64,11 +66,14 @@ def send(
     released = [_claimed_ref(outcome) for outcome in held if outcome.released]
     # Those who keep the woken ones open are asked first (see pollers).
     ready = [*woken, *calls, *released]
+    stays = [ref for ref in ready if not ref.addressee and ref.task_name in stays_for]
     others = [ref for ref in ready if ref.addressee or ref.task_name not in stays_for]
-    chosen = set(canvas.needed(others))
+    needed = canvas.needed(others, waits_for=waits_for)
+    left = [ref for ref in needed if not ref.addressee and ref.task_name in waits_for]
+    chosen = set(needed).difference(left)
     hints = [hint for outcome in held if outcome.calls for hint in _hints(outcome, chosen)]
     canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])
-    return len(others) < len(ready)
+    return [*stays, *left]
 
 
 def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bool) -> dict[str, Committed]:

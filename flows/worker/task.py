@@ -21,7 +21,7 @@ from flows.store.claims import Claim, ReadyRef
 from flows.store.outcomes import Committed
 from flows.worker import changes, process
 from flows.worker.attempts import close_open, run_attempt
-from flows.worker.drain import arrived, drain, wake_if_slow
+from flows.worker.drain import arrived, drain, wake_if_slow, will_wait_for
 from flows.worker.ledger import ledger
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,13 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         changes.claimed([claim])
         with _retiring():
             decision = run_attempt(claim, ledger())
-            committed = decision and ledger().finish(decision, celery_continues=isinstance(decision, Resolved))
-        return self._end(claim, decision, committed) if decision and committed else Unsettled("fenced")
+            if decision is None:
+                return Unsettled("fenced")
+            waits_for = will_wait_for(function.group) if drains else ()
+            is_resolved = isinstance(decision, Resolved)
+            committed, left = ledger().finish(decision, celery_continues=is_resolved, waits_for=waits_for)
+        self.request.update(left=left)
+        return self._end(claim, decision, committed) if committed else Unsettled("fenced")
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Drain the group, the message still unacknowledged.
@@ -87,7 +92,8 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         group = self.durable_function.group
         try:
             if self.request.get("drains"):
-                _trying_again(lambda: drain(group, looks=bool(self.request.get("looks"))))
+                looks, left = bool(self.request.get("looks")), self.request.get("left") or ()
+                _trying_again(lambda: drain(group, looks=looks, left=left))
         except (DatabaseError, InterfaceError) as error:
             log.warning("PostgreSQL is away, the sweep will wake group %s: %s", group, error)
         finally:

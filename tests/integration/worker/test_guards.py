@@ -35,7 +35,8 @@ def test_an_attempt_whose_answer_was_lost_goes_on_to_its_end(start, claim, queue
     lose_answer()
     ledger.flush()
     ledger.record(call(running, 1))
-    assert ledger.finish(Resolved(value="1"), celery_continues=False) is not None
+    committed, _ = ledger.finish(Resolved(value="1"), celery_continues=False)
+    assert committed is not None
     assert promises.get("p").state is State.RESOLVED
     assert promises.children("p", 10) == ["p.0", "p.1"]
 

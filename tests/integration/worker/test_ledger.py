@@ -226,7 +226,7 @@ def test_an_attempt_that_lost_its_claim_learns_of_it_at_its_next_call(start, cla
     with pytest.raises(AttemptFenced):
         ledger.record(call(running, 1))
     assert promises.children("p", 10) == []
-    assert ledger.finish(Resolved(value="1"), celery_continues=False) is None
+    assert ledger.finish(Resolved(value="1"), celery_continues=False) == (None, [])
 
 
 def test_zero_commits_each_call_on_its_own(start, claim, ledger, settings):

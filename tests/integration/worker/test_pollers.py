@@ -21,6 +21,7 @@ from flows.worker.drain import drain
 from tests.waiting import wait_until
 
 BAZ = ReadyRef(id="p", group="service-c", function="baz")
+BAR = ReadyRef(id="r", group="service-b", function="bar")
 FOO = ReadyRef(id="q", group="service-c", function="foo")
 
 
@@ -56,7 +57,7 @@ def in_thread(waiting: Callable[[], int]) -> Iterator[Callable[..., "Future[Any]
 def test_who_waits_has_the_call_and_no_message_is_sent(queue_length, in_thread):
     waits = in_thread(pollers.wait, ["service-c.foo", "service-c.baz"], 20)
     assert canvas.wake([BAZ]) == []
-    assert waits.result(timeout=10) == "service-c.baz"
+    assert waits.result(timeout=10) == ["service-c.baz"]
     assert queue_length("service-c") == 0
 
 
@@ -68,7 +69,7 @@ def test_of_many_who_wait_one_has_the_call(queue_length, in_thread, waiting):
             assert canvas.wake([BAZ]) == []
             wait_until(lambda: waiting() == others)  # noqa: B023 - called before the next
         assert canvas.wake([BAZ]) == [BAZ]
-        assert [wait.result() for wait in waits] == ["service-c.baz"] * 3
+        assert [wait.result() for wait in waits] == [["service-c.baz"]] * 3
 
 
 def test_who_keeps_a_promise_open_is_asked_to_go_on_before_who_has_waited_longer(queue_length, in_thread, waiting):
@@ -78,10 +79,10 @@ def test_who_keeps_a_promise_open_is_asked_to_go_on_before_who_has_waited_longer
         keeper = pool.submit(leaving, pollers.wait, ["service-c.baz"], 20, keeps=(BAZ.id, BAZ.task_name))
         wait_until(lambda: waiting() == 2)
         assert canvas.wake([goes_on]) == []
-        assert keeper.result(timeout=10) == "service-c.baz"
+        assert keeper.result(timeout=10) == ["service-c.baz"]
     assert not longest.done()
     assert canvas.wake([goes_on]) == []
-    assert longest.result(timeout=10) == "service-c.baz"
+    assert longest.result(timeout=10) == ["service-c.baz"]
     assert canvas.wake([goes_on]) == [goes_on]
     assert queue_length("service-c") == 1
 
@@ -92,14 +93,14 @@ def test_who_waits_for_other_functions_is_left_alone(queue_length, in_thread, wa
     assert queue_length("service-c") == 1
     assert waiting() == 1
     assert canvas.wake([FOO]) == []
-    assert waits.result(timeout=10) == "service-c.foo"
+    assert waits.result(timeout=10) == ["service-c.foo"]
 
 
 def test_who_begins_to_wait_a_moment_too_late_looks_once_more(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
     assert canvas.wake([BAZ]) == []
-    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
-    assert pollers.wait(["service-c.baz"], 0.01) is None
+    assert pollers.wait(["service-c.baz"], 20) == ["service-c.baz"]
+    assert pollers.wait(["service-c.baz"], 0.01) == []
 
 
 def test_one_message_is_sent_until_a_worker_has_come(queue_length):
@@ -118,17 +119,18 @@ def test_a_message_that_nobody_comes_for_is_followed_by_another(queue_length):
 
 
 def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_thread, client):
-    waits = in_thread(pollers.wait, ["service-c.baz"], 20)
+    names = ["service-c.baz", "service-a.foo"]
+    waits = in_thread(pollers.wait, names, 20)
     client.client_kill_filter(_type="normal", skipme=True)
-    assert waits.result(timeout=10) == "service-c.baz"
-    assert pollers.wait(["service-c.baz"], 20) is None
+    assert waits.result(timeout=10) == names
+    assert pollers.wait(["service-c.baz"], 20) == []
 
 
 def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced(queue_length, client):
     assert canvas.wake([BAZ]) == [BAZ]
     client.client_kill_filter(_type="normal", skipme=True)
-    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
-    assert pollers.wait(["service-c.baz"], 0.01) is None
+    assert pollers.wait(["service-c.baz"], 20) == ["service-c.baz"]
+    assert pollers.wait(["service-c.baz"], 0.01) == []
     assert canvas.wake([BAZ]) == []
 
 
@@ -140,7 +142,7 @@ def test_after_an_interruption_no_command_gets_the_answer_of_another(queue_lengt
         patched.setattr("redis.connection.AbstractConnection.read_response", interrupted)
         with pytest.raises(KeyboardInterrupt):
             canvas.wake([BAZ])
-    assert pollers.wait(["service-c.foo"], 0.01) is None
+    assert pollers.wait(["service-c.foo"], 0.01) == []
 
 
 def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
@@ -149,7 +151,7 @@ def test_keys_have_the_prefix_of_the_broker(queue_length, client, monkeypatch):
     assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
     names = (b"shop.flows.ready.service-c.baz", b"shop.flows.sent.service-c.baz")
     assert set(client.keys("*service-c.baz")) == set(names)
-    assert pollers.wait(["service-c.baz"], 20) == "service-c.baz"
+    assert pollers.wait(["service-c.baz"], 20) == ["service-c.baz"]
     pollers.leave()
 
 
@@ -157,7 +159,7 @@ def test_with_another_broker_nobody_waits(monkeypatch):
     monkeypatch.setattr(pollers, "_idle", [])
     monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
     assert pollers.hand_over({"service-c.baz": None}) == pollers.HandedOver()
-    assert pollers.wait(["service-c.baz"], 20) is None
+    assert pollers.wait(["service-c.baz"], 20) == []
 
 
 def test_a_message_that_comes_just_after_an_outage_stands_for_no_other(queue_length, monkeypatch):
@@ -170,7 +172,7 @@ def test_a_message_that_comes_just_after_an_outage_stands_for_no_other(queue_len
 def test_who_was_handed_a_call_is_no_message_on_its_way(queue_length, in_thread):
     waits = in_thread(pollers.wait, ["service-c.baz"], 20)
     assert canvas.wake([BAZ]) == []
-    assert waits.result(timeout=10) == "service-c.baz"
+    assert waits.result(timeout=10) == ["service-c.baz"]
     assert canvas.wake([BAZ]) == [BAZ]
 
 
@@ -211,16 +213,63 @@ def test_a_drain_that_waits_runs_what_comes_and_needs_no_message(waiting_drain, 
     assert queue_length("service-c") == 0
 
 
-def test_a_drain_that_waits_runs_a_chain_through_all_groups_of_its_node(waiting_drain, worker):
-    process.become_node(worker, "node@test", ("service-a", "service-b", "service-c"))
+GROUPS = ("service-a", "service-b", "service-c")
+
+
+@pytest.fixture
+def shared(worker):
+    """The node serves all groups of a chain."""
+    process.become_node(worker, "node@test", GROUPS)
+    return worker
+
+
+@pytest.fixture
+def messages(queue_length):
+    """How many messages wait for each of the groups."""
+    return lambda: [queue_length(group) for group in GROUPS]
+
+
+def test_a_drain_that_waits_runs_a_chain_through_all_groups_of_its_node(waiting_drain, shared, messages):
     drained = waiting_drain("service-c")
     flows.begin_rpc("p", "foo", "foo", target="service-a")
     drained.result(timeout=20)
     assert promises.get("p").value == 3
+    assert messages() == [0, 0, 0]
 
 
-def test_a_drain_leaves_groups_alone_whose_queues_its_node_consumes_no_more(waiting_drain, worker):
-    process.become_node(worker, "node@test", ("service-a", "service-b", "service-c"))
+def test_one_message_is_enough_for_a_chain_through_all_groups_of_a_node(shared, messages):
+    flows.begin_rpc("p", "foo", "foo", target="service-a")
+    current_app.tasks["service-a.foo"].apply(task_id="p")
+    assert promises.get("p").value == 3
+    assert messages() == [1, 0, 0]
+
+
+def test_what_was_left_to_a_drain_is_sent_before_it_runs_something_else(shared, messages):
+    flows.begin_rpc("p", "baz", target="service-c")
+    drain("service-c", left=[BAR])
+    assert promises.get("p").state is State.RESOLVED
+    assert messages() == [0, 1, 1]
+
+
+def test_what_was_left_to_a_drain_is_sent_if_that_ends_before(shared, messages):
+    process.stop_draining()
+    drain("service-c", left=[BAR])
+    assert messages() == [0, 1, 0]
+
+
+def test_a_drain_gives_way_to_a_message_now_and_then(waiting_drain, shared, messages, monkeypatch):
+    assert canvas.wake([BAZ]) == [BAZ]
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0)
+    drain("service-a", looks=False)
+    assert messages() == [0, 0, 1]
+
+
+def test_who_waits_gives_way_to_a_message(queue_length):
+    assert canvas.wake([BAZ]) == [BAZ]
+    assert pollers.wait(["service-c.foo"], 20, gives_way_to=["service-a", "service-c"]) == []
+
+
+def test_a_drain_leaves_groups_alone_whose_queues_its_node_consumes_no_more(waiting_drain, shared):
     process.set_served(["service-a", "service-c"])
     drained = waiting_drain("service-a")
     flows.begin_rpc("p", "foo", "foo", target="service-a")
