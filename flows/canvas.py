@@ -194,8 +194,8 @@ def needed(ready: Iterable[ReadyRef], *, waits_for: Collection[str] = ()) -> lis
     """Hand the promises over to workers that wait for some, and return those that need a message.
 
     A worker drains its group, so one message is enough for all calls of a function, and none is needed while an earlier
-    one is on its way. For the Celery tasks ``waits_for`` none is on its way yet: the caller sees to it. Ask only once
-    the promises are committed.
+    one is on its way. For the Celery tasks ``waits_for`` no message is announced: the caller sends it, or takes the
+    token. Ask only once the promises are committed.
     """
     chosen: dict[tuple[str, str], ReadyRef] = {}
     alone = []

@@ -22,7 +22,7 @@ from typing import Any
 
 from celery import current_app
 from kombu.exceptions import KombuError
-from kombu.transport.redis import Channel
+from kombu.transport.redis import PRIORITY_STEPS, Channel
 from redis import RedisError
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def wait(
     lists = {_kept(keeps[0]): keeps[1]} if keeps else {}
     lists |= {_key(name): name for name in names}
     try:
-        if any(_ask(*(("LLEN", [queue]) for queue in gives_way_to))):
+        if any(_ask(*(("LLEN", [key]) for queue in gives_way_to for key in _lists(queue)))):
             return []
         found = _ask(("BRPOP", [*lists], seconds))
     except _OUTAGES as error:
@@ -136,6 +136,13 @@ def _taken_by_keepers(promise_ids: Mapping[str, str]) -> frozenset[str]:
 def _token(name: str) -> list[Command]:
     keys = [_key(name)]
     return [("DEL", keys), ("LPUSH", keys, 1), ("LLEN", keys), ("EXISTS", [_mark(name)])]
+
+
+def _lists(queue: str) -> list[str]:
+    """Return where kombu keeps the messages of a queue: a list for each step of priority."""
+    options = current_app.conf.broker_transport_options
+    steps, separator = options.get("priority_steps", PRIORITY_STEPS), options.get("sep", Channel.sep)
+    return [f"{queue}{separator}{step}" if step else queue for step in steps]
 
 
 def _key(name: str) -> str:

@@ -205,12 +205,11 @@ class Outcome:
     def continuation_of(self, call: Call) -> Continuation:
         """Return how the parent hangs on a call that it has made, as the call is inserted.
 
-        Who makes an ``rpc`` awaits it. While the attempt goes on, those are several at once.
+        Who makes an ``rpc`` awaits it; while the attempt goes on it may be one of several.
         """
         if call.id in self._awaited:
             return self.continuation
-        is_one_of_several = self.decision is None and call.kind is Kind.RPC and len(self.calls) > 1
-        return Continuation.CHORD if is_one_of_several else Continuation.NONE
+        return Continuation.CHORD if self.decision is None and call.kind is Kind.RPC else Continuation.NONE
 
     @cached_property
     def marks(self) -> dict[str, Continuation]:

@@ -7,7 +7,6 @@ A drained attempt looks to Celery's signals, and to its events where they are on
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -103,18 +102,18 @@ def wake_if_slow(following: ReadyRef) -> None:
 def attended(slots: int) -> list[str]:
     """Return the Celery tasks that need no further message on this node, which has so many ``slots``.
 
-    All of them have messages of its group in hand, and one more waits in the queue: the slot that ends next takes that,
-    and looks. For the main process of a node.
+    All of them drain what the node serves, and a message waits in the group's queue already: the slot that ends next
+    takes that, and looks. For the main process of a node.
     """
     try:
-        tasks = [request.task for request in tuple(state.active_requests)]
+        names = [request.task.name for request in tuple(state.active_requests)]
     except RuntimeError:  # it changed while it was read: a slot has become free, perhaps
         return []
-    functions = [task.durable_function for task in tasks if hasattr(task, "durable_function")]
-    drains = Counter(function.group for function in functions if canvas.is_drainable(function))
-    busy = [group for group, count in drains.items() if count >= slots]
-    waiting = read_queues(busy).lengths if busy else {}
-    return [function.task_name for group in busy if waiting.get(group) for function in _drainable_in([group])]
+    drainable = {function.task_name: function.group for function in _drainable_in(process.served())}
+    if sum(name in drainable for name in names) < slots:
+        return []
+    waiting = read_queues(process.served()).lengths
+    return [name for name, group in drainable.items() if waiting.get(group)]
 
 
 def drain(group: str, *, looks: bool = True, left: Sequence[ReadyRef] = ()) -> None:
@@ -146,11 +145,12 @@ class _Drain:
         groups = dict.fromkeys([group, *process.served()])
         self._by_task = {function.task_name: function for function in _drainable_in(groups)}
         # Messages that wait there have their turn now and then: calls that are handed over lead on, perhaps for ever.
-        self._queues = list(groups) if len(groups) > 1 else []
+        self._queues = list(current_app.amqp.queues.consume_from) if len(groups) > 1 else []
         self._gives_way_at = time.monotonic() + LINGER_S
         self._to_look: list[str] = []
-        # No message was sent for it, for this drain is about to wait, and its token is there: taken at once.
-        self._left = list(left)
+        # One for each task that something is ready for, and no message was sent, as this drain is about to look for it,
+        # or to wait for its token.
+        self._left = {ref.task_name: ref for ref in left}
         self._turn_to(group)
         self._ledger = ledger()
         self._events = Events()
@@ -168,8 +168,10 @@ class _Drain:
 
     def _end(self) -> None:
         self._is_over = True
-        self._flush()
-        self._tell_left()
+        try:
+            self._flush()
+        finally:
+            self._tell_left()
 
     def _run(self, *, looks: bool) -> None:
         since = time.monotonic()
@@ -184,18 +186,22 @@ class _Drain:
             claimed, following = claims.claim_ready(
                 self._group, self._functions, self._pace.batch_size(), process.holder(), process.memory()
             )
+            self._left = {name: ref for name, ref in self._left.items() if ref.group != self._group}
             self._is_over = time.monotonic() > until
             if following and (self._is_over or not has_woken):
                 has_woken = True
                 canvas.wake([following])
-            looks = following is not None
-            self._more_follows = looks and not self._is_over
+            self._more_follows = following is not None and not self._is_over
             if claimed:
-                looks |= self._run_batch(claimed)
+                self._run_batch(claimed)
             if not self._more_follows:
-                looks |= self._flush()
+                self._flush()
             if self._is_over:
                 return
+            stays = any(ref.group == self._group for ref in self._left.values())
+            looks = stays or following is not None
+            if stays:
+                has_woken = False
 
     def _has_more(self, since: float, until: float) -> bool:
         """Wait for what becomes ready, and turn to its group; return False if nothing does, or it is time to end."""
@@ -206,6 +212,8 @@ class _Drain:
             return False
         if (group := self._to_look.pop(0)) != self._group:
             self._turn_to(group)
+        elif self._left:
+            return True
         elif gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
             time.sleep(gathers_s)
         return True
@@ -216,7 +224,6 @@ class _Drain:
         self._functions = [function.name for function in functions]
         self._task_names = [function.task_name for function in functions]
         self._other_names = self._by_task.keys() - self._task_names
-        self._left = [ref for ref in self._left if ref.group != group]
         self._pace = _pace(group)
 
     def _wait(self) -> list[str]:
@@ -229,11 +236,10 @@ class _Drain:
         found = pollers.wait(list(self._by_task), LINGER_S, keeps, gives_way_to=self._queues if gives_way else ())
         return list(dict.fromkeys(self._by_task[name].group for name in found))
 
-    def _run_batch(self, claimed: list[Claim]) -> bool:
-        """Run the claims; return whether that made something ready for this very drain, which looks for it then."""
+    def _run_batch(self, claimed: list[Claim]) -> None:
         changes.claimed(claimed)
         self._ledger.enqueue(claimed)
-        looks, durations_s = False, []
+        durations_s = []
         while not process.is_stopping() and (claim := self._ledger.begin_next()):
             self._tell_left()
             began = time.monotonic()
@@ -242,19 +248,17 @@ class _Drain:
                 decision = run_attempt(claim, self._ledger)
                 durations_s.append(time.monotonic() - began)
                 if decision is not None:
-                    looks |= self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
+                    self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
                     _announce(task, claim, decision)
                     self._events.ended(claim.invocation.id, decision, durations_s[-1])
                     task.request.update(state=_state(decision))
         self._ledger.release()
         self._pace.measured(durations_s)
-        return looks
 
-    def _flush(self) -> bool:
-        """Commit, then tell who watches; return whether something is ready for this very drain."""
-        looks = self._keep(self._ledger.flush(**self._takes()))
+    def _flush(self) -> None:
+        """Commit, then tell who watches."""
+        self._keep(self._ledger.flush(**self._takes()))
         self._events.publish()
-        return looks
 
     def _takes(self) -> dict[str, Collection[str]]:
         """Return which tasks this drain goes on to look for, and which it will wait for."""
@@ -262,16 +266,14 @@ class _Drain:
             return {}
         return {"stays_for": self._task_names, "waits_for": self._other_names}
 
-    def _keep(self, left: Sequence[ReadyRef]) -> bool:
-        """Take what was left to this drain; return whether some of it is in the group where it looks."""
-        self._left += [ref for ref in left if ref.group != self._group]
-        return any(ref.group == self._group for ref in left)
+    def _keep(self, left: Sequence[ReadyRef]) -> None:
+        self._left |= {ref.task_name: ref for ref in left}
 
     def _tell_left(self) -> None:
-        """Send messages for what was left: something else is run first."""
+        """Send messages for what was left: something else is run first, or this ends."""
         if self._left:
-            canvas.wake(self._left)
-            self._left = []
+            canvas.wake(self._left.values())
+            self._left = {}
 
 
 @contextmanager
@@ -287,6 +289,7 @@ def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
         kwargs={},
         headers={},
         hostname=process.node_name(),
+        delivery_info={"routing_key": claim.invocation.group},
         root_id=claim.invocation.root_id,
         called_directly=False,
     )

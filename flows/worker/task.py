@@ -1,7 +1,7 @@
 """The Celery task of each durable function: a message wakes the worker, the worker drains the group."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -81,14 +81,23 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
             waits_for = will_wait_for(function.group) if drains else ()
             is_resolved = isinstance(decision, Resolved)
             committed, left = ledger().finish(decision, celery_continues=is_resolved, waits_for=waits_for)
+        if committed and is_resolved:
+            left += self._continue(committed, waits_for)
         self.request.update(left=left)
-        return self._end(claim, decision, committed) if committed else Unsettled("fenced")
+        return self._end(claim, decision) if committed else Unsettled("fenced")
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Drain the group, the message still unacknowledged.
 
         Celery calls this in the main process too, for a task that ran into its time limit: nothing is run there.
         """
+        self._drain()
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Drain the group: Celery calls ``after_return`` for no attempt that is tried again."""
+        self._drain()
+
+    def _drain(self) -> None:
         group = self.durable_function.group
         try:
             if self.request.get("drains"):
@@ -99,11 +108,10 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         finally:
             close_open()
 
-    def _end(self, claim: Claim, decision: Decision, committed: Committed) -> Any:
+    def _end(self, claim: Claim, decision: Decision) -> Any:
         """Tell Celery of the committed ``decision`` in its own terms."""
         match decision:
             case Resolved(value=value):
-                self._continue(committed)
                 return decode(value)
             case Rejected(exception=exception, error=error):
                 # Celery takes a MemoryError, or what is no Exception, for the end of the worker.
@@ -118,16 +126,23 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
             case SetAside():
                 return Unsettled("set aside")
 
-    def _continue(self, committed: Committed) -> None:
+    def _continue(self, committed: Committed, waits_for: Collection[str]) -> list[ReadyRef]:
         """Put the promise's own continuation on the request, from the table: Celery fires it when this task returns.
 
-        Unless a worker has taken the parent already.
+        Unless a worker has taken the parent already, or it is returned: then it is left to the drain that follows.
         """
-        if committed.parent and committed.continuation is Continuation.LINK:
-            if not committed.woke_parent or needed([committed.parent]):
-                self.request.callbacks = [signature(committed.parent)]
-        elif committed.parent:
-            self.request.chord = signature(committed.parent)  # type: ignore[assignment]  # the stubs say str
+        parent = committed.parent
+        if parent is None:
+            return []
+        if committed.continuation is not Continuation.LINK:
+            self.request.chord = signature(parent)  # type: ignore[assignment]  # the stubs say str
+        elif not committed.woke_parent:
+            self.request.callbacks = [signature(parent)]
+        elif needed([parent], waits_for=waits_for):
+            if parent.task_name in waits_for and not parent.addressee:
+                return [parent]
+            self.request.callbacks = [signature(parent)]
+        return []
 
 
 @contextmanager

@@ -104,8 +104,20 @@ class Message:
 
 
 @pytest.fixture
-def in_hand(queue_length, monkeypatch):
+def serving(monkeypatch):
+    """Say which groups this node serves."""
+
+    def serve(*groups):
+        monkeypatch.setattr(process, "_groups", groups)
+        process.set_served(groups)
+
+    return serve
+
+
+@pytest.fixture
+def in_hand(queue_length, serving, monkeypatch):
     """Make Celery's state say that these messages are in hand, and one more of the group's waits in the queue."""
+    serving("service-c")
     canvas.send([ReadyRef(id="p", group="service-c", function="baz")])
     return lambda *messages: monkeypatch.setattr("celery.worker.state.active_requests", set(messages))
 
@@ -115,6 +127,12 @@ def test_where_every_slot_drains_a_group_and_a_message_waits_its_tasks_need_no_o
     assert attended(slots=1) == ["service-c.baz"]
     client.delete("service-c")
     assert attended(slots=1) == []
+
+
+def test_a_slot_that_drains_one_group_of_its_node_attends_to_the_others(in_hand, serving):
+    serving("service-a", "service-b", "service-c")
+    in_hand(Message("service-a.foo"))
+    assert attended(slots=1) == ["service-c.baz"]
 
 
 def test_where_a_slot_is_free_or_does_something_else_messages_are_sent(in_hand):
@@ -229,14 +247,14 @@ def test_each_drained_attempt_is_a_task_to_celerys_signals(started):
     seen = []
 
     def on_prerun(task_id, task, **_):
-        seen.append((task_id, task.name, task.request.id))
+        seen.append((task_id, task.name, task.request.id, task.request.delivery_info["routing_key"]))
 
     signals.task_prerun.connect(on_prerun)
     try:
         drain("service-c")
     finally:
         signals.task_prerun.disconnect(on_prerun)
-    assert sorted(seen) == sorted((promise_id, "service-c.baz", promise_id) for promise_id in started)
+    assert sorted(seen) == sorted((promise_id, "service-c.baz", promise_id, "service-c") for promise_id in started)
 
 
 def test_a_node_that_is_stopping_begins_nothing(started):

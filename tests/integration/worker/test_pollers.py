@@ -17,7 +17,7 @@ from flows.domain.promise import Phase, State
 from flows.store import promises
 from flows.store.claims import ReadyRef
 from flows.worker import process
-from flows.worker.drain import drain
+from flows.worker.drain import _Drain, drain
 from tests.waiting import wait_until
 
 BAZ = ReadyRef(id="p", group="service-c", function="baz")
@@ -251,17 +251,27 @@ def test_what_was_left_to_a_drain_is_sent_before_it_runs_something_else(shared, 
     assert messages() == [0, 1, 1]
 
 
-def test_what_was_left_to_a_drain_is_sent_if_that_ends_before(shared, messages):
+@pytest.mark.parametrize(("left", "sent"), [(BAR, [0, 1, 0]), (BAZ, [0, 0, 1])])
+def test_what_was_left_to_a_drain_is_sent_if_that_ends_before(shared, messages, left, sent):
     process.stop_draining()
-    drain("service-c", left=[BAR])
-    assert messages() == [0, 1, 0]
+    drain("service-c", left=[left])
+    assert messages() == sent
 
 
-def test_a_drain_gives_way_to_a_message_now_and_then(waiting_drain, shared, messages, monkeypatch):
+def test_a_drain_gives_way_to_a_message_now_and_then(shared, messages, monkeypatch):
     assert canvas.wake([BAZ]) == [BAZ]
     monkeypatch.setattr("flows.worker.drain.LINGER_S", 0)
-    drain("service-a", looks=False)
+    waits = _Drain("service-a", ())
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+    began = time.monotonic()
+    waits.run(looks=False)
+    assert time.monotonic() - began < 10
     assert messages() == [0, 0, 1]
+
+
+def test_a_message_with_a_priority_is_one_that_waits(queue_length, client):
+    client.lpush("service-c\x06\x169", "of priority 9")
+    assert pollers.wait(["service-c.foo"], 20, gives_way_to=["service-c"]) == []
 
 
 def test_who_waits_gives_way_to_a_message(queue_length):

@@ -1,4 +1,4 @@
-"""A message is taken though PostgreSQL has ended this process's session since the last one."""
+"""A message has its promise run and its group drained, also if PostgreSQL has ended this process's session."""
 
 from typing import Any
 
@@ -17,6 +17,13 @@ def test_the_promise_that_the_message_names_is_run(worker):
     end_session()
     current_app.tasks["service-c.baz"].apply(task_id="p")
     assert promises.get("p").state is State.RESOLVED
+
+
+def test_the_group_is_drained_after_an_attempt_that_is_tried_again(worker):
+    for promise_id in ("p", "q"):
+        flows.begin_rpc(promise_id, "fall_once", target="suppliers")
+    current_app.tasks["suppliers.fall_once"].apply(task_id="p")
+    assert [len(promises.attempts(promise_id)) for promise_id in ("p", "q")] == [1, 1]
 
 
 def test_the_group_is_drained(worker):
