@@ -93,7 +93,7 @@ def _attempt(invocation: Invocation, trace: str | None) -> Iterator[AttemptSpan]
     # An empty context if nothing is stored, never the current span: it is of the message that brought the worker here.
     stored = _traceparent.extract({"traceparent": trace} if trace else {})
     with _span(
-        f"{invocation.group}.{invocation.function}",
+        invocation.task_name,
         context=stored,
         kind=api.SpanKind.CONSUMER,
         attributes={

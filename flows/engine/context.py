@@ -279,7 +279,7 @@ class Log(LoggerAdapter):
 
     def __init__(self, history: History) -> None:
         invocation = history.invocation
-        super().__init__(logging.getLogger(f"{invocation.group}.{invocation.function}"), {"promise_id": invocation.id})
+        super().__init__(logging.getLogger(invocation.task_name), {"promise_id": invocation.id})
         self._history = history
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name

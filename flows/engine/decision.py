@@ -50,6 +50,11 @@ class Invocation:
     attempt: int
     checkpoints: tuple[Checkpoint, ...]
 
+    @property
+    def task_name(self) -> str:
+        """The name of its Celery task."""
+        return f"{self.group}.{self.function}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:

@@ -6,7 +6,7 @@ attempt names node and session beside the token.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -167,6 +167,10 @@ class ReadyRef:
     def task_name(self) -> str:
         """The name of its Celery task."""
         return f"{self.group}.{self.function}"
+
+    def is_for(self, task_names: Collection[str]) -> bool:
+        """Return True if whoever takes up calls of these Celery tasks may take it."""
+        return not self.addressee and self.task_name in task_names
 
 
 def claim_named(

@@ -212,9 +212,7 @@ class _Drain:
             return False
         if (group := self._to_look.pop(0)) != self._group:
             self._turn_to(group)
-        elif self._left:
-            return True
-        elif gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began):
+        elif not self._left and (gathers_s := self._pace.gathers_for(began - since, time.monotonic() - began)):
             time.sleep(gathers_s)
         return True
 
@@ -229,7 +227,7 @@ class _Drain:
     def _wait(self) -> list[str]:
         """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits for a slot."""
         opened = open_invocation()
-        keeps = (opened.id, f"{opened.group}.{opened.function}") if opened else None
+        keeps = (opened.id, opened.task_name) if opened else None
         gives_way = time.monotonic() >= self._gives_way_at
         if gives_way:
             self._gives_way_at = time.monotonic() + LINGER_S
@@ -279,7 +277,7 @@ class _Drain:
 @contextmanager
 def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
     """Make the attempt the current Celery task, between its prerun and postrun signals."""
-    task = current_app.tasks[f"{claim.invocation.group}.{claim.invocation.function}"]
+    task = current_app.tasks[claim.invocation.task_name]
     promise_id = claim.invocation.id
     # Nothing of the message in hand: it is of another promise. Headers are given, or Celery looks for some in the rest.
     request = Context(

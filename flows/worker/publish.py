@@ -66,10 +66,10 @@ def send(
     released = [_claimed_ref(outcome) for outcome in held if outcome.released]
     # Those who keep the woken ones open are asked first (see pollers).
     ready = [*woken, *calls, *released]
-    stays = [ref for ref in ready if not ref.addressee and ref.task_name in stays_for]
-    others = [ref for ref in ready if ref.addressee or ref.task_name not in stays_for]
+    stays = [ref for ref in ready if ref.is_for(stays_for)]
+    others = [ref for ref in ready if not ref.is_for(stays_for)]
     needed = canvas.needed(others, waits_for=waits_for)
-    left = [ref for ref in needed if not ref.addressee and ref.task_name in waits_for]
+    left = [ref for ref in needed if ref.is_for(waits_for)]
     chosen = set(needed).difference(left)
     hints = [hint for outcome in held if outcome.calls for hint in _hints(outcome, chosen)]
     canvas.publish([*hints, *(canvas.signature(ref) for ref in [*woken, *released] if ref in chosen)])

@@ -139,7 +139,7 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         elif not committed.woke_parent:
             self.request.callbacks = [signature(parent)]
         elif needed([parent], waits_for=waits_for):
-            if parent.task_name in waits_for and not parent.addressee:
+            if parent.is_for(waits_for):
                 return [parent]
             self.request.callbacks = [signature(parent)]
         return []
