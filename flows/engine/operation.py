@@ -6,7 +6,6 @@ An operation takes its position, and with it the id of its promise, when it is m
 import asyncio
 import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -269,7 +268,7 @@ class Run(PromiseOperation[R_co]):
         self._error = failure_of(self.call.id, State.REJECTED, described)
 
     def _record(self, **outcome: Any) -> Call:
-        return replace(self.call, is_known=self.checkpoint is not None, **outcome)
+        return self.call._replace(is_known=self.checkpoint is not None, **outcome)
 
 
 class Atomic(Run[R_co]):
@@ -372,7 +371,7 @@ class Race(Operation[R_co]):
             # First: what is canceled without the record is a loser again on replay, for it settled later.
             self._cancel_losers()
             index = values.encode(self._operations.index(self._winner), "winner")
-            self.history.record(replace(self._call, state=State.RESOLVED, value=index))
+            self.history.record(self._call._replace(state=State.RESOLVED, value=index))
         return self._winner.outcome()
 
     def _cancel_losers(self) -> None:

@@ -362,7 +362,7 @@ def _call_rows(outcome: Outcome) -> Iterable[Row]:
             "args": call.args,
             "digest": call.digest,
             "retry": call.retry,
-            "tags": call.tags,
+            "tags": call.tags or {},
             # Local kinds have no attempts, and so no spans.
             "trace": None if call.kind in LOCAL_KINDS else outcome.claim.trace,
             **_deadline(call),

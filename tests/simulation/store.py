@@ -298,7 +298,7 @@ class Store:
             args=call.args,
             digest=call.digest,
             retry=json.loads(json.dumps(call.retry)),  # tuples come back as lists
-            tags=call.tags,
+            tags=call.tags or {},
             created_at=now,
             deadline_at=deadline_at,
             phase=_first_phase(kind),

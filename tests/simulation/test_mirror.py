@@ -29,7 +29,6 @@ from tests.simulation.table import Record
 COLUMNS = [field.name for field in fields(Record)]
 TIMES = ("created_at", "deadline_at", "reopened_at", "settled_at", "ready_at", "sent_at", "claimed_at")
 JSON_TEXTS = ("args", "value")
-C = TypeVar("C", Start, Call)
 T = TypeVar("T")
 APART = TICK / 40
 
@@ -72,7 +71,9 @@ class Mirror(Store):
                 assert nodes.hold_session_lock(holder.node_id, holder.session)
 
     def start(self, call: Start) -> bool:
-        return self._both(lambda s: s.start(call), lambda: promises.start(self._moved(call)))
+        return self._both(
+            lambda s: s.start(call), lambda: promises.start(replace(call, timeout=self._moved(call.timeout)))
+        )
 
     def get(self, promise_id: str) -> Promise:
         return self._both(lambda s: s.get(promise_id), lambda: promises.get(promise_id))
@@ -110,13 +111,15 @@ class Mirror(Store):
     def commit(self, outcomes_: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
         return self._both(
             lambda s: s.commit(outcomes_, again=again),
-            lambda: outcomes.commit([self._moved_calls(outcome) for outcome in outcomes_], again=again),
+            lambda: outcomes.commit(
+                [replace(outcome, calls=self._moved_calls(outcome.calls)) for outcome in outcomes_], again=again
+            ),
         )
 
     def commit_calls(self, claim: Claim, calls: Sequence[Call]) -> bool:
         return self._both(
             lambda s: s.commit_calls(claim, calls),
-            lambda: outcomes.commit_calls(claim, [self._moved(call) for call in calls]),
+            lambda: outcomes.commit_calls(claim, self._moved_calls(calls)),
         )
 
     def join(self, parent_ids: Iterable[str]) -> list[ReadyRef]:
@@ -165,11 +168,11 @@ class Mirror(Store):
             memory.move(ahead - self._ahead)
         self._ahead = ahead
 
-    def _moved(self, call: C) -> C:
-        return replace(call, timeout=call.timeout + self._ahead) if isinstance(call.timeout, datetime) else call
+    def _moved(self, timeout: timedelta | datetime | None) -> timedelta | datetime | None:
+        return timeout + self._ahead if isinstance(timeout, datetime) else timeout
 
-    def _moved_calls(self, outcome: Outcome) -> Outcome:
-        return replace(outcome, calls=tuple(self._moved(call) for call in outcome.calls))
+    def _moved_calls(self, calls: Iterable[Call]) -> tuple[Call, ...]:
+        return tuple(call._replace(timeout=self._moved(call.timeout)) for call in calls)
 
     def _compare_rows(self) -> None:
         theirs = {row["id"]: row for row in sql.rows("SELECT * FROM flows_promise")}
@@ -221,7 +224,7 @@ def _told(answer: Any) -> Any:
         case Promise():
             told = {name: value for name, value in asdict(answer).items() if name not in TIMES}
         case Claim(invocation=invocation, fence=fence, holder=holder):
-            known = tuple(replace(each, settled_at=None) for each in invocation.checkpoints)
+            known = tuple(each._replace(settled_at=None) for each in invocation.checkpoints)
             told = asdict(invocation) | {"deadline_at": None, "checkpoints": known}, fence, holder
         case Recovered(ready=ready, rejected_ids=rejected_ids, parent_ids=parent_ids):
             told = _told(ready), sorted(rejected_ids), sorted(parent_ids)

@@ -1,7 +1,7 @@
 """Runs a function attempt by attempt on checkpoints kept in memory: the engine alone, no database and no broker."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,7 +47,7 @@ class Flow:
         for call in self.calls:
             self.checkpoints[call.id] = _checkpoint(call)
         for promise_id, known in self.checkpoints.items():
-            self.checkpoints[promise_id] = replace(known, is_awaited=known.is_awaited or promise_id in awaits)
+            self.checkpoints[promise_id] = known._replace(is_awaited=known.is_awaited or promise_id in awaits)
         return decision
 
     def record(self, call: Call) -> None:
@@ -76,7 +76,7 @@ class Flow:
     ) -> None:
         """Settle a child."""
         settled = {"state": state, "value": encode(value, "value"), "error": error, "settled_at": at}
-        self.checkpoints[promise_id] = replace(self.checkpoints[promise_id], **settled)
+        self.checkpoints[promise_id] = self.checkpoints[promise_id]._replace(**settled)
 
     def _invocation(self) -> Invocation:
         return Invocation(
