@@ -16,7 +16,7 @@ nobody waits, and everything goes by message.
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,17 +89,20 @@ def clear(names: Sequence[str]) -> bool:
     return not found or found[0] > 0
 
 
-def wait(
-    names: Sequence[str],
-    seconds: float,
-    keeps: tuple[str, str] | None = None,
-    *,
-    gives_way_to: Sequence[str] = (),
-) -> Sequence[str]:
+def has_messages(queues: Iterable[str]) -> bool:
+    """Return True if a message waits in one of these queues, or the broker is away or no Redis: then one may."""
+    try:
+        found = _ask(*(("LLEN", [key]) for queue in queues for key in _lists(queue)))
+    except _OUTAGES as error:
+        _note_away(error)
+        return True
+    return not found or any(found)
+
+
+def wait(names: Sequence[str], seconds: float, keeps: tuple[str, str] | None = None) -> Sequence[str]:
     """Wait until something may be ready for one of the Celery tasks; return its name, or nothing after that time.
 
-    ``keeps`` is the promise that this thread keeps open, and the name of its task, if there is one. Does not wait while
-    a message waits in one of the queues ``gives_way_to``.
+    ``keeps`` is the promise that this thread keeps open, and the name of its task, if there is one.
 
     Returns at once while the broker is away. If it was lost just now, perhaps with a token for this worker, that may
     have been for any of the tasks: all are returned.
@@ -109,8 +112,6 @@ def wait(
     lists = {_kept(keeps[0]): keeps[1]} if keeps else {}
     lists |= {_key(name): name for name in names}
     try:
-        if any(_ask(*(("LLEN", [key]) for queue in gives_way_to for key in _lists(queue)))):
-            return []
         found = _ask(("BRPOP", [*lists], seconds))
     except _OUTAGES as error:
         _note_away(error)

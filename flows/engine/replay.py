@@ -54,6 +54,11 @@ class Execution:
         """The attempt that this runs, or has run last."""
         return self._history.invocation
 
+    @property
+    def calls(self) -> int:
+        """How many calls the function has made: what a replay would make again."""
+        return self._history.position
+
     def can_go_on(self, durable_function: AnyFunction, invocation: Invocation, journal: Journal) -> bool:
         """Return True if a replay would come to where the function waits.
 
@@ -150,9 +155,9 @@ class Runner:
         return decision
 
     @property
-    def open_invocation(self) -> Invocation | None:
-        """The attempt whose function waits in here, if there is one."""
-        return self._open.invocation if self._open else None
+    def open(self) -> Execution | None:
+        """The function that waits in here, if there is one."""
+        return self._open
 
     def close(self) -> None:
         """Close the function that waits, if there is one: no attempt follows for now."""

@@ -15,9 +15,9 @@ from flows import tracing
 from flows.conf import settings
 from flows.domain.errors import AttemptFenced, UnknownVersionError
 from flows.domain.promise import describe_error
-from flows.engine.decision import Decision, Failed, Invocation
+from flows.engine.decision import Decision, Failed
 from flows.engine.registry import registry
-from flows.engine.replay import Runner
+from flows.engine.replay import Execution, Runner
 from flows.store.claims import Claim
 from flows.worker import changes
 from flows.worker.ledger import Ledger
@@ -59,9 +59,9 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
     return decision
 
 
-def open_invocation() -> Invocation | None:
-    """Return the attempt whose function this thread has left open, if there is one."""
-    return _thread.runner.open_invocation
+def left_open() -> Execution | None:
+    """Return the function that this thread has left open, if there is one."""
+    return _thread.runner.open
 
 
 def close_open() -> None:

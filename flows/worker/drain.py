@@ -6,6 +6,7 @@ A drained attempt looks to Celery's signals, and to its events where they are on
 """
 
 import logging
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from flows.queues import read_queues
 from flows.store import claims
 from flows.store.claims import Claim, ReadyRef
 from flows.worker import changes, process
-from flows.worker.attempts import open_invocation, run_attempt
+from flows.worker.attempts import left_open, run_attempt
 from flows.worker.events import Events
 from flows.worker.ledger import ledger
 
@@ -37,6 +38,8 @@ MAX_BATCH = 100
 DRAIN_S = 0.500
 # For so long a drain waits for the next call: a message would take longer to come than most flows take for a step.
 LINGER_S = 0.050
+# To replay a function that has made so many calls takes longer than a message: it is worth a longer wait.
+LONG = 200
 # A drain that waits for less than this share of the time that it is busy is crowded.
 CROWDED = 0.2
 
@@ -144,9 +147,8 @@ class _Drain:
     def __init__(self, group: str, left: Sequence[ReadyRef]) -> None:
         groups = dict.fromkeys([group, *process.served()])
         self._by_task = {function.task_name: function for function in _drainable_in(groups)}
-        # Messages that wait there have their turn now and then: calls that are handed over lead on, perhaps for ever.
-        self._queues = list(current_app.amqp.queues.consume_from) if len(groups) > 1 else []
-        self._gives_way_at = time.monotonic() + LINGER_S
+        # Messages that wait have their turn now and then: calls that are handed over lead on, perhaps for ever.
+        self._gives_way_at = time.monotonic() + LINGER_S if len(groups) > 1 else math.inf
         self._to_look: list[str] = []
         # One for each task that something is ready for, and no message was sent, as this drain is about to look for it,
         # or to wait for its token.
@@ -207,7 +209,7 @@ class _Drain:
         """Wait for what becomes ready, and turn to its group; return False if nothing does, or it is time to end."""
         began = time.monotonic()
         if not self._to_look and began < until:
-            self._to_look = self._wait()
+            self._to_look = self._wait(until)
         if not self._to_look:
             return False
         if (group := self._to_look.pop(0)) != self._group:
@@ -224,15 +226,26 @@ class _Drain:
         self._other_names = self._by_task.keys() - self._task_names
         self._pace = _pace(group)
 
-    def _wait(self) -> list[str]:
-        """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits for a slot."""
-        opened = open_invocation()
-        keeps = (opened.id, opened.task_name) if opened else None
-        gives_way = time.monotonic() >= self._gives_way_at
-        if gives_way:
+    def _wait(self, until: float) -> list[str]:
+        """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits for a slot.
+
+        If this thread keeps a long function open it goes on waiting, ``until`` then.
+        """
+        if time.monotonic() >= self._gives_way_at:
             self._gives_way_at = time.monotonic() + LINGER_S
-        found = pollers.wait(list(self._by_task), LINGER_S, keeps, gives_way_to=self._queues if gives_way else ())
+            if self._has_messages():
+                return []
+        names, opened = list(self._by_task), left_open()
+        keeps = (opened.invocation.id, opened.invocation.task_name) if opened else None
+        found = pollers.wait(names, LINGER_S, keeps)
+        while opened and opened.calls >= LONG and not found and time.monotonic() < until and not process.is_stopping():
+            if self._has_messages():
+                return []
+            found = pollers.wait(names, LINGER_S, keeps)
         return list(dict.fromkeys(self._by_task[name].group for name in found))
+
+    def _has_messages(self) -> bool:
+        return pollers.has_messages(current_app.amqp.queues.consume_from)
 
     def _run_batch(self, claimed: list[Claim]) -> None:
         changes.claimed(claimed)

@@ -270,13 +270,62 @@ def test_a_drain_gives_way_to_a_message_now_and_then(shared, messages, monkeypat
 
 
 def test_a_message_with_a_priority_is_one_that_waits(queue_length, client):
+    assert pollers.has_messages(["service-c"]) is False
     client.lpush("service-c\x06\x169", "of priority 9")
-    assert pollers.wait(["service-c.foo"], 20, gives_way_to=["service-c"]) == []
+    assert pollers.has_messages(["service-c"]) is True
 
 
-def test_who_waits_gives_way_to_a_message(queue_length):
+def test_a_message_in_any_of_the_queues_is_one_that_waits(queue_length):
     assert canvas.wake([BAZ]) == [BAZ]
-    assert pollers.wait(["service-c.foo"], 20, gives_way_to=["service-a", "service-c"]) == []
+    assert pollers.has_messages(["service-a", "service-c"]) is True
+    assert pollers.has_messages(["service-a", "service-b"]) is False
+
+
+def test_who_cannot_ask_for_messages_takes_it_that_one_waits(monkeypatch):
+    monkeypatch.setattr(pollers, "_idle", [])
+    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
+    assert pollers.has_messages(["service-c"]) is True
+    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("redis://127.0.0.1:1/"))
+    assert pollers.has_messages(["service-c"]) is True
+    monkeypatch.setattr(pollers, "_away_until", 0.0)
+
+
+@pytest.fixture
+def keeps_open(
+    waiting_drain: Callable[[str], "Future[Any]"], monkeypatch: pytest.MonkeyPatch, worker: int
+) -> "Future[Any]":
+    """A drain of service-a that keeps `p` open, and has waited for it longer than for other calls."""
+    waited = []
+    wait = pollers.wait
+
+    def counted(*args: Any) -> Any:
+        waited.append(args)
+        return wait(*args)
+
+    queues = current_app.amqp.queues
+    monkeypatch.setattr(queues, "_consume_from", {"service-a": queues["service-a"]})
+    monkeypatch.setattr("flows.worker.drain.LONG", 1)
+    drained = waiting_drain("service-a")
+    monkeypatch.setattr(pollers, "wait", counted)
+    flows.begin_rpc("p", "foo", "foo", target="service-a")
+    wait_until(lambda: len(waited) > 3)
+    assert promises.get("p").phase is Phase.SUSPENDED
+    monkeypatch.setattr("flows.worker.drain.DRAIN_S", 0)
+    return drained
+
+
+def test_a_function_that_is_kept_open_goes_on_without_a_message(keeps_open, messages):
+    for name, promise_id in (("service-b.bar", "p.0"), ("service-c.baz", "p.0.0"), ("service-b.bar", "p.0")):
+        current_app.tasks[name].apply(task_id=promise_id)
+    wait_until(lambda: promises.get("p").value == 3)
+    keeps_open.result(timeout=10)
+    assert messages()[0] == 0
+
+
+def test_who_keeps_a_function_open_gives_way_to_a_message(keeps_open, client):
+    client.lpush("service-a", "an ordinary task")
+    keeps_open.result(timeout=10)
+    assert promises.get("p").phase is Phase.SUSPENDED
 
 
 def test_a_drain_leaves_groups_alone_whose_queues_its_node_consumes_no_more(waiting_drain, shared):

@@ -148,7 +148,7 @@ def test_a_function_with_an_open_block_is_closed_at_once(function, entered):
     flow = Flow(lambda ctx: function(ctx, entered))
     flow.attempt()
     assert entered == ["enter", "leave"]
-    assert flow.runner.open_invocation is None
+    assert flow.runner.open is None
 
 
 def test_what_an_iterator_holds_open_is_left_before_another_attempt(entered):
@@ -175,7 +175,7 @@ def test_a_function_that_ends_or_fails_is_not_open(stays_open):
         flow = Flow(function)
         flow.runner = runner
         flow.attempt()
-        assert runner.open_invocation is None
+        assert runner.open is None
 
 
 def test_a_function_that_was_fenced_is_closed():
@@ -186,7 +186,7 @@ def test_a_function_that_was_fenced_is_closed():
     flow.record = lambda call: (_ for _ in ()).throw(AttemptFenced)  # type: ignore[method-assign]  # for the test
     with pytest.raises(AttemptFenced):
         flow.attempt()
-    assert flow.runner.open_invocation is None
+    assert flow.runner.open is None
 
 
 class Something:
