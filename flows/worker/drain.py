@@ -147,6 +147,8 @@ class _Drain:
     def __init__(self, group: str, left: Sequence[ReadyRef]) -> None:
         groups = dict.fromkeys([group, *process.served()])
         self._by_task = {function.task_name: function for function in _drainable_in(groups)}
+        # The registry itself: `current_app` is looked up anew, for microseconds, each time that it is used.
+        self._tasks = current_app.tasks
         # Messages that wait have their turn now and then: calls that are handed over lead on, perhaps for ever.
         self._gives_way_at = time.monotonic() + LINGER_S if len(groups) > 1 else math.inf
         self._to_look: list[str] = []
@@ -254,7 +256,8 @@ class _Drain:
         while not process.is_stopping() and (claim := self._ledger.begin_next()):
             self._tell_left()
             began = time.monotonic()
-            with _as_task(claim) as task:
+            task = self._tasks[claim.invocation.task_name]
+            with _as_task(task, claim) as request:
                 self._events.started(claim.invocation.id, task.name)
                 decision = run_attempt(claim, self._ledger)
                 durations_s.append(time.monotonic() - began)
@@ -262,7 +265,7 @@ class _Drain:
                     self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
                     _announce(task, claim, decision)
                     self._events.ended(claim.invocation.id, decision, durations_s[-1])
-                    task.request.update(state=_state(decision))
+                    request.update(state=_state(decision))
         self._ledger.release()
         self._pace.measured(durations_s)
 
@@ -288,9 +291,8 @@ class _Drain:
 
 
 @contextmanager
-def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
-    """Make the attempt the current Celery task, between its prerun and postrun signals."""
-    task = current_app.tasks[claim.invocation.task_name]
+def _as_task(task: "Task[Any, Any]", claim: Claim) -> Iterator[Context]:
+    """Make the attempt the current Celery task, between its prerun and postrun signals; give its request."""
     promise_id = claim.invocation.id
     # Nothing of the message in hand: it is of another promise. Headers are given, or Celery looks for some in the rest.
     request = Context(
@@ -309,7 +311,7 @@ def _as_task(claim: Claim) -> "Iterator[Task[Any, Any]]":
     call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}
     signals.task_prerun.send(**call)
     try:
-        yield task
+        yield request
     finally:
         signals.task_postrun.send(**call, retval=None, state=request.get("state"))
         _task_stack.pop()
