@@ -90,7 +90,12 @@ def clear(names: Sequence[str]) -> bool:
 
 
 def has_messages(queues: Iterable[str]) -> bool:
-    """Return True if a message waits in one of these queues, or the broker is away or no Redis: then one may."""
+    """Return True if a message waits in one of these queues; also while the broker is away, and if it is no Redis.
+
+    What a worker has fetched already waits in none.
+    """
+    if time.monotonic() < _away_until:
+        return True
     try:
         found = _ask(*(("LLEN", [key]) for queue in queues for key in _lists(queue)))
     except _OUTAGES as error:

@@ -201,7 +201,7 @@ def _is_of(checkpoint: Checkpoint, call: Call) -> bool:
 
 
 def _is_equal(one: Checkpoint, other: Checkpoint | None) -> bool:
-    # Most are the same objects: those that the thread has read before. A dataclass would compare them field by field.
+    # Most are the same objects: those that the thread has read before. Others are compared field by field.
     return one is other or one == other
 
 

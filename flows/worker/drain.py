@@ -35,10 +35,11 @@ log = logging.getLogger(__name__)
 BATCH_S = 0.010
 MAX_BATCH = 100
 # After this long a drain hands over to a message, so that other queues, rate limits and child recycling get their turn.
-DRAIN_S = 0.500
+DRAIN_S = 1.0
 # For so long a drain waits for the next call: a message would take longer to come than most flows take for a step.
 LINGER_S = 0.050
-# To replay a function that has made so many calls takes longer than a message: it is worth a longer wait.
+# For so long if it keeps a function open that has made so many calls: to replay that takes longer than a message.
+LONG_LINGER_S = 0.250
 LONG = 200
 # A drain that waits for less than this share of the time that it is busy is crowded.
 CROWDED = 0.2
@@ -120,7 +121,7 @@ def attended(slots: int) -> list[str]:
 
 
 def drain(group: str, *, looks: bool = True, left: Sequence[ReadyRef] = ()) -> None:
-    """Run what is ready in ``group`` until nothing is, nor becomes for LINGER_S in any that the node serves.
+    """Run what is ready in ``group`` until nothing is, nor becomes for a while in any that the node serves.
 
     For DRAIN_S at most; ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes
     at first; that one does the same. ``looks`` is False if nothing is ready to begin with; ``left`` is what is ready in
@@ -211,7 +212,7 @@ class _Drain:
         """Wait for what becomes ready, and turn to its group; return False if nothing does, or it is time to end."""
         began = time.monotonic()
         if not self._to_look and began < until:
-            self._to_look = self._wait(until)
+            self._to_look = self._wait()
         if not self._to_look:
             return False
         if (group := self._to_look.pop(0)) != self._group:
@@ -228,11 +229,12 @@ class _Drain:
         self._other_names = self._by_task.keys() - self._task_names
         self._pace = _pace(group)
 
-    def _wait(self, until: float) -> list[str]:
-        """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits for a slot.
+    def _wait(self) -> list[str]:
+        """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits in a queue.
 
-        If this thread keeps a long function open it goes on waiting, ``until`` then.
+        With a long function open, and nothing left to tell, it goes on waiting for LONG_LINGER_S.
         """
+        until = time.monotonic() + LONG_LINGER_S
         if time.monotonic() >= self._gives_way_at:
             self._gives_way_at = time.monotonic() + LINGER_S
             if self._has_messages():
@@ -240,8 +242,8 @@ class _Drain:
         names, opened = list(self._by_task), left_open()
         keeps = (opened.invocation.id, opened.invocation.task_name) if opened else None
         found = pollers.wait(names, LINGER_S, keeps)
-        while opened and opened.calls >= LONG and not found and time.monotonic() < until and not process.is_stopping():
-            if self._has_messages():
+        while opened and opened.calls >= LONG and not found and not self._left and time.monotonic() < until:
+            if process.is_stopping() or self._has_messages():
                 return []
             found = pollers.wait(names, LINGER_S, keeps)
         return list(dict.fromkeys(self._by_task[name].group for name in found))

@@ -74,7 +74,7 @@ def test_ordinary_tasks_have_their_turn_beside_chains_and_no_queue_grows(load):
         assert accumulate.apply_async((number,), queue=GROUPS[number % 3]).get(timeout=20, interval=0.01) == [number]
     took_s = time.monotonic() - began
     assert not load.done()
-    # One that had to wait for the end of a drain each time would take half a second.
+    # One that had to wait for the end of a drain each time would take a second.
     assert took_s / 40 < 0.25
     assert sum(read_queues(GROUPS).lengths.values()) <= 2 * len(GROUPS)
 

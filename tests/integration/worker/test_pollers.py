@@ -1,7 +1,7 @@
 """A worker that waits takes a call without a message."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,13 @@ from kombu import Connection
 import flows
 from flows import canvas, pollers
 from flows.domain.promise import Phase, State
-from flows.store import promises
+from flows.engine.decision import Decision, Invocation, Resolved
+from flows.engine.replay import Execution
+from flows.store import claims, promises
 from flows.store.claims import ReadyRef
 from flows.worker import process
 from flows.worker.drain import _Drain, drain
+from flows.worker.ledger import ledger
 from tests.waiting import wait_until
 
 BAZ = ReadyRef(id="p", group="service-c", function="baz")
@@ -237,11 +240,13 @@ def test_a_drain_that_waits_runs_a_chain_through_all_groups_of_its_node(waiting_
     assert messages() == [0, 0, 0]
 
 
-def test_one_message_is_enough_for_a_chain_through_all_groups_of_a_node(shared, messages):
+def test_one_message_is_enough_for_a_chain_through_all_groups_of_a_node(shared, messages, client):
     flows.begin_rpc("p", "foo", "foo", target="service-a")
+    assert messages() == [1, 0, 0]
+    client.delete("service-a")  # taken by who comes now
     current_app.tasks["service-a.foo"].apply(task_id="p")
     assert promises.get("p").value == 3
-    assert messages() == [1, 0, 0]
+    assert messages() == [0, 0, 0]
 
 
 def test_what_was_left_to_a_drain_is_sent_before_it_runs_something_else(shared, messages):
@@ -281,51 +286,99 @@ def test_a_message_in_any_of_the_queues_is_one_that_waits(queue_length):
     assert pollers.has_messages(["service-a", "service-b"]) is False
 
 
-def test_who_cannot_ask_for_messages_takes_it_that_one_waits(monkeypatch):
-    monkeypatch.setattr(pollers, "_idle", [])
-    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("memory://"))
-    assert pollers.has_messages(["service-c"]) is True
-    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection("redis://127.0.0.1:1/"))
-    assert pollers.has_messages(["service-c"]) is True
+@pytest.mark.parametrize("url", ["memory://", "redis://127.0.0.1:1/"])
+def test_who_cannot_ask_for_messages_takes_it_that_one_waits(queue_length, monkeypatch, url):
+    assert pollers.has_messages(["service-c"]) is False
     monkeypatch.setattr(pollers, "_away_until", 0.0)
+    monkeypatch.setattr(pollers, "_idle", [])
+    monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection(url))
+    assert pollers.has_messages(["service-c"]) is True
+
+
+def test_while_the_broker_is_away_nobody_asks_it_for_messages(queue_length, monkeypatch):
+    monkeypatch.setattr(pollers, "_away_until", time.monotonic() + 60)
+    assert pollers.has_messages(["service-c"]) is True
 
 
 @pytest.fixture
-def keeps_open(
-    waiting_drain: Callable[[str], "Future[Any]"], monkeypatch: pytest.MonkeyPatch, worker: int
-) -> "Future[Any]":
-    """A drain of service-a that keeps `p` open, and has waited for it longer than for other calls."""
-    waited = []
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each wait for calls was meant to take, of all drains from now on."""
+    seconds_of = []
     wait = pollers.wait
 
-    def counted(*args: Any) -> Any:
-        waited.append(args)
-        return wait(*args)
+    def noted(names: Sequence[str], seconds: float, keeps: tuple[str, str] | None = None) -> Sequence[str]:
+        seconds_of.append(seconds)
+        return wait(names, seconds, keeps)
 
+    monkeypatch.setattr(pollers, "wait", noted)
+    return seconds_of
+
+
+@pytest.fixture
+def alone(worker: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node serves service-a alone, and a function is long that has made one call."""
+    process.become_node(worker, "node@test", ("service-a",))
     queues = current_app.amqp.queues
     monkeypatch.setattr(queues, "_consume_from", {"service-a": queues["service-a"]})
     monkeypatch.setattr("flows.worker.drain.LONG", 1)
-    drained = waiting_drain("service-a")
-    monkeypatch.setattr(pollers, "wait", counted)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
+    monkeypatch.setattr("flows.worker.drain.LONG_LINGER_S", 60)
+
+
+def foo(client: Any) -> None:
+    """Begin a flow and run it, with a drain that keeps it open; neither a message nor a token tells of it then."""
     flows.begin_rpc("p", "foo", "foo", target="service-a")
-    wait_until(lambda: len(waited) > 3)
-    assert promises.get("p").phase is Phase.SUSPENDED
-    monkeypatch.setattr("flows.worker.drain.DRAIN_S", 0)
-    return drained
+    client.delete("service-a", "flows.ready.service-a.foo")
+    current_app.tasks["service-a.foo"].apply(task_id="p")
 
 
-def test_a_function_that_is_kept_open_goes_on_without_a_message(keeps_open, messages):
-    for name, promise_id in (("service-b.bar", "p.0"), ("service-c.baz", "p.0.0"), ("service-b.bar", "p.0")):
-        current_app.tasks[name].apply(task_id=promise_id)
-    wait_until(lambda: promises.get("p").value == 3)
-    keeps_open.result(timeout=10)
-    assert messages()[0] == 0
+def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
+    alone, waits, in_thread, messages, client, monkeypatch
+):
+    went_on = []
+    go_on = Execution.go_on
+
+    def noted(execution: Execution, invocation: Invocation) -> Decision:
+        went_on.append(invocation.id)
+        return go_on(execution, invocation)
+
+    monkeypatch.setattr(Execution, "go_on", noted)
+    drained = in_thread(foo, client)
+    wait_until(lambda: len(waits) > 3)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 60)
+    wait_until(lambda: waits[-1] == 60 and any("b" in other["flags"] for other in client.client_list()))
+    (child,), _ = claims.claim_ready("service-b", ["bar"], 1, process.holder())
+    ledger().begin(child)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
+    ledger().finish(Resolved(value="2"), celery_continues=False)
+    drained.result(timeout=10)
+    assert promises.get("p").value == 3
+    assert went_on == ["p"]
+    assert messages() == [0, 1, 0]
 
 
-def test_who_keeps_a_function_open_gives_way_to_a_message(keeps_open, client):
+def test_who_keeps_a_long_function_open_gives_way_to_a_message(alone, waits, in_thread, client):
+    drained = in_thread(foo, client)
+    wait_until(lambda: len(waits) > 3)
     client.lpush("service-a", "an ordinary task")
-    keeps_open.result(timeout=10)
+    drained.result(timeout=10)
     assert promises.get("p").phase is Phase.SUSPENDED
+
+
+def test_who_keeps_a_long_function_open_ends_with_its_node(alone, waits, in_thread, client):
+    drained = in_thread(foo, client)
+    wait_until(lambda: len(waits) > 3)
+    process.stop_draining()
+    drained.result(timeout=10)
+    assert promises.get("p").phase is Phase.SUSPENDED
+
+
+@pytest.mark.parametrize(("name", "value"), [("LONG", 2), ("LONG_LINGER_S", 0)])
+def test_a_drain_waits_longer_for_long_functions_alone_and_not_for_ever(alone, waits, client, monkeypatch, name, value):
+    monkeypatch.setattr(f"flows.worker.drain.{name}", value)
+    foo(client)
+    assert promises.get("p").phase is Phase.SUSPENDED
+    assert len(waits) == 1
 
 
 def test_a_drain_leaves_groups_alone_whose_queues_its_node_consumes_no_more(waiting_drain, shared):
