@@ -234,15 +234,16 @@ class _Drain:
 
         With a long function open, and nothing left to tell, it goes on waiting for LONG_LINGER_S.
         """
-        until = time.monotonic() + LONG_LINGER_S
         if time.monotonic() >= self._gives_way_at:
             self._gives_way_at = time.monotonic() + LINGER_S
             if self._has_messages():
                 return []
         names, opened = list(self._by_task), left_open()
         keeps = (opened.invocation.id, opened.invocation.task_name) if opened else None
+        waits_on = opened is not None and opened.calls >= LONG and not self._left
+        until = time.monotonic() + LONG_LINGER_S
         found = pollers.wait(names, LINGER_S, keeps)
-        while opened and opened.calls >= LONG and not found and not self._left and time.monotonic() < until:
+        while waits_on and not found and time.monotonic() < until:
             if process.is_stopping() or self._has_messages():
                 return []
             found = pollers.wait(names, LINGER_S, keeps)

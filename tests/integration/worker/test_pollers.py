@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -301,8 +302,19 @@ def test_while_the_broker_is_away_nobody_asks_it_for_messages(queue_length, monk
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each wait for calls was meant to take, of all drains from now on."""
+def alone(worker: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node serves service-a alone, and a function is long that has made one call."""
+    process.become_node(worker, "node@test", ("service-a",))
+    queues = current_app.amqp.queues
+    monkeypatch.setattr(queues, "_consume_from", {"service-a": queues["service-a"]})
+    monkeypatch.setattr("flows.worker.drain.LONG", 1)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
+    monkeypatch.setattr("flows.worker.drain.LONG_LINGER_S", 60)
+
+
+@pytest.fixture
+def waits(alone: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each wait for calls was meant to take, of all drains of the node."""
     seconds_of = []
     wait = pollers.wait
 
@@ -314,17 +326,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds_of
 
 
-@pytest.fixture
-def alone(worker: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node serves service-a alone, and a function is long that has made one call."""
-    process.become_node(worker, "node@test", ("service-a",))
-    queues = current_app.amqp.queues
-    monkeypatch.setattr(queues, "_consume_from", {"service-a": queues["service-a"]})
-    monkeypatch.setattr("flows.worker.drain.LONG", 1)
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
-    monkeypatch.setattr("flows.worker.drain.LONG_LINGER_S", 60)
-
-
 def foo(client: Any) -> None:
     """Begin a flow and run it, with a drain that keeps it open; neither a message nor a token tells of it then."""
     flows.begin_rpc("p", "foo", "foo", target="service-a")
@@ -333,7 +334,7 @@ def foo(client: Any) -> None:
 
 
 def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
-    alone, waits, in_thread, messages, client, monkeypatch
+    waits, waiting, in_thread, messages, client, monkeypatch
 ):
     went_on = []
     go_on = Execution.go_on
@@ -346,7 +347,7 @@ def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
     monkeypatch.setattr("flows.worker.drain.LINGER_S", 60)
-    wait_until(lambda: waits[-1] == 60 and any("b" in other["flags"] for other in client.client_list()))
+    wait_until(lambda: waits[-1] == 60 and waiting())
     (child,), _ = claims.claim_ready("service-b", ["bar"], 1, process.holder())
     ledger().begin(child)
     monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
@@ -357,7 +358,7 @@ def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
     assert messages() == [0, 1, 0]
 
 
-def test_who_keeps_a_long_function_open_gives_way_to_a_message(alone, waits, in_thread, client):
+def test_who_keeps_a_long_function_open_gives_way_to_a_message(waits, in_thread, client):
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
     client.lpush("service-a", "an ordinary task")
@@ -365,7 +366,7 @@ def test_who_keeps_a_long_function_open_gives_way_to_a_message(alone, waits, in_
     assert promises.get("p").phase is Phase.SUSPENDED
 
 
-def test_who_keeps_a_long_function_open_ends_with_its_node(alone, waits, in_thread, client):
+def test_who_keeps_a_long_function_open_ends_with_its_node(waits, in_thread, client):
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
     process.stop_draining()
@@ -373,8 +374,15 @@ def test_who_keeps_a_long_function_open_ends_with_its_node(alone, waits, in_thre
     assert promises.get("p").phase is Phase.SUSPENDED
 
 
+def test_what_was_left_to_a_drain_is_sent_before_a_long_function_is_waited_for(waits, messages, monkeypatch):
+    monkeypatch.setattr("flows.worker.drain.left_open", lambda: SimpleNamespace(calls=1, invocation=BAR))
+    drain("service-a", looks=False, left=[BAR])
+    assert len(waits) == 1
+    assert messages() == [0, 1, 0]
+
+
 @pytest.mark.parametrize(("name", "value"), [("LONG", 2), ("LONG_LINGER_S", 0)])
-def test_a_drain_waits_longer_for_long_functions_alone_and_not_for_ever(alone, waits, client, monkeypatch, name, value):
+def test_a_drain_waits_longer_for_long_functions_alone_and_not_for_ever(waits, client, monkeypatch, name, value):
     monkeypatch.setattr(f"flows.worker.drain.{name}", value)
     foo(client)
     assert promises.get("p").phase is Phase.SUSPENDED
