@@ -9,7 +9,6 @@ from typing import Any
 
 from celery.worker import state
 
-from flows.store import nodes
 from flows.store.claims import Holder
 from flows.store.memory import Memory
 from flows.worker.watchdog import Watchdog, Watched
@@ -48,11 +47,12 @@ def holder() -> Holder:
     """Return who claims in this thread: its session, whose lock is held. Blocks while PostgreSQL is away."""
     if _node_id is None:
         raise RuntimeError("this process is not a worker: durable functions are run by `celery worker`")
-    if _thread.pid != os.getpid():
+    if _thread.holder is None or _thread.pid != os.getpid():
         # 22 bits of process id, as many as Linux has, and 9 of a count, so that threads have sessions of their own.
-        _thread.session, _thread.pid = (os.getpid() << 9) | (next(_count) % 512), os.getpid()
-        _watchdog().enroll(_thread.session)
-    return Holder(node_id=_node_id, session=_thread.session, addresses=addresses())
+        session = (os.getpid() << 9) | (next(_count) % 512)
+        _thread.holder, _thread.pid = Holder(node_id=_node_id, session=session, addresses=addresses()), os.getpid()
+        _watchdog().enroll(_thread.holder)
+    return _thread.holder
 
 
 def memory() -> Memory:
@@ -62,8 +62,9 @@ def memory() -> Memory:
 
 def retire() -> None:
     """Give this thread's session up, for something went wrong with its claims: the sweep takes them all."""
-    _watchdog().retire(_thread.session)
-    _thread.pid = 0
+    if _thread.holder is not None:
+        _watchdog().retire(_thread.holder)
+        _thread.holder = None
 
 
 def watch(watched: Watched) -> None:
@@ -110,7 +111,7 @@ def sends_events() -> bool:
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.pid = 0
-        self.session = 0
+        self.holder: Holder | None = None
         self.memory = Memory()
 
 
@@ -125,14 +126,5 @@ def _watchdog() -> Watchdog:
     global _started
     with _start_lock:
         if _started is None or _started.pid != os.getpid():
-            _started = Watchdog(_hold, _release)
+            _started = Watchdog()
         return _started
-
-
-def _hold(session: int) -> None:
-    if not nodes.hold_session_lock(_node_id or 0, session):
-        raise RuntimeError(f"the lock of session {session} is held by something else, exclusively")
-
-
-def _release(session: int) -> None:
-    nodes.release_session_lock(_node_id or 0, session)

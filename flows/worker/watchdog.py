@@ -11,13 +11,13 @@ import selectors
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
 from django.db import DatabaseError, InterfaceError
 
-from flows.store import sql
+from flows.store import nodes, sql
+from flows.store.claims import Holder
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,13 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Use ``watchdog()`` to get the one of this process."""
+    """``flows.worker.process`` starts the one of each process."""
 
-    def __init__(self, hold: Callable[[int], object], release: Callable[[int], object]) -> None:
+    def __init__(self) -> None:
         self.pid = os.getpid()
-        self._hold = hold
-        self._release = release
         self._changed = threading.Condition()
-        self._wanted: set[int] = set()
-        self._held: set[int] = set()
+        self._wanted: set[Holder] = set()
+        self._held: set[Holder] = set()
         self._holds_on: object = None
         self._looks_at = math.inf
         self._is_away = False
@@ -52,17 +50,17 @@ class Watchdog:
         os.set_blocking(self._wake_write, False)
         threading.Thread(target=self._run, name="flows-watchdog", daemon=True).start()
 
-    def enroll(self, session: int) -> None:
-        """Return when the session's lock is held; blocks while PostgreSQL is away."""
+    def enroll(self, holder: Holder) -> None:
+        """Return when the lock of the holder's session is held; blocks while PostgreSQL is away."""
         with self._changed:
-            self._wanted.add(session)
+            self._wanted.add(holder)
             self._wake()
-            self._changed.wait_for(lambda: session in self._held)
+            self._changed.wait_for(lambda: holder in self._held)
 
-    def retire(self, session: int) -> None:
-        """Let go of the session's lock: the sweep will take its claims."""
+    def retire(self, holder: Holder) -> None:
+        """Let go of the lock of the holder's session: the sweep will take its claims."""
         with self._changed:
-            self._wanted.discard(session)
+            self._wanted.discard(holder)
         self._wake()
 
     def watch(self, watched: Watched) -> None:
@@ -101,10 +99,11 @@ class Watchdog:
             sql.connection().ensure_connection()
         if sql.connection().connection is not self._holds_on:
             self._holds_on, self._held = sql.connection().connection, set()
-        for session in wanted - self._held:
-            self._hold(session)
-        for session in self._held - wanted:
-            self._release(session)
+        for holder in wanted - self._held:
+            if not nodes.hold_session_lock(holder.node_id, holder.session):
+                raise RuntimeError(f"the lock of session {holder.session} is held by something else, exclusively")
+        for holder in self._held - wanted:
+            nodes.release_session_lock(holder.node_id, holder.session)
         self._is_away = False
         with self._changed:
             self._held = wanted
