@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from flows.domain.promise import Kind, State
 
-# Calls and checkpoints are tuples: there may be thousands of them, and a frozen dataclass takes three times as long.
+# What there may be thousands of are tuples: to make a frozen dataclass takes three times as long.
 
 
 class Checkpoint(NamedTuple):
@@ -30,8 +30,7 @@ class Checkpoint(NamedTuple):
     settled_at: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
+class Invocation(NamedTuple):
     """One attempt to be: the promise, its call, and the checkpoints of its earlier attempts.
 
     ``version`` is None until the call has been made or run by code that knows one; ``retry`` is the call's own policy,

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from flows.domain.durations import to_duration
 from flows.domain.errors import InvalidInputError, LimitError, MisuseError, NonDeterminismError, PromiseFailed
@@ -15,13 +15,21 @@ from flows.engine.decision import Call, Checkpoint, Invocation, Journal
 log = logging.getLogger(__name__)
 
 
+class Labeled(Protocol):
+    """What users know by what they have written for it."""
+
+    @property
+    def label(self) -> str:
+        """Return the expression that made it, such as ``ctx.rpc('charge')``."""
+
+
 class History:
     """Compares each call with the record in its place and hands new ones to the journal."""
 
     def __init__(self, invocation: Invocation, journal: Journal, policy: RetryPolicy) -> None:
         self.invocation = invocation
-        # What was made and not awaited yet.
-        self.unused: dict[object, str] = {}
+        # What was made and not awaited yet; a dict, for its order.
+        self.unused: dict[Labeled, None] = {}
         self._journal = journal
         self._policy = policy
         # By position.
@@ -147,7 +155,7 @@ class History:
     def check_complete(self) -> None:
         """Raise unless every operation was awaited and every recorded call was made again."""
         if self.unused:
-            label = next(iter(self.unused.values()))
+            label = next(iter(self.unused)).label
             raise MisuseError(
                 f"{label} was made but never awaited; write `yield from {label}`, or `await {label}` in an async def"
             )
@@ -171,7 +179,7 @@ class History:
         before = self.invocation
         records = {checkpoint.position: checkpoint for checkpoint in invocation.checkpoints}
         return (
-            replace(before, attempt=before.attempt + 1, checkpoints=()) == replace(invocation, checkpoints=())
+            before._replace(attempt=before.attempt + 1, checkpoints=()) == invocation._replace(checkpoints=())
             and len(records) == self._position
             and all(call.position in records and _is_of(records[call.position], call) for call in self._created)
             and all(

@@ -44,15 +44,19 @@ class StepFailed(BaseException):
 class Operation(Generic[R_co]):
     """Something to ``yield from`` or to ``await``."""
 
-    def __init__(self, history: History, label: str) -> None:
+    def __init__(self, history: History) -> None:
         self.history = history
-        self.label = label
 
     def __iter__(self) -> Generator["Operation[Any]", Any, R_co]:
         value: R_co = yield self
         return value
 
     __await__ = __iter__
+
+    @property
+    def label(self) -> str:
+        """What users write for it, told in errors."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Make sure that what the operation needs is recorded."""
@@ -99,11 +103,16 @@ class PromiseOperation(Operation[R_co]):
     """An operation with a promise of its own. ``shape`` is that of its value, ``method`` what users write for it."""
 
     def __init__(self, history: History, call: Call, shape: Shape = PLAIN, *, method: str = "") -> None:
-        super().__init__(history, f"ctx.{method or call.kind}({call.function!r})")
+        super().__init__(history)
         self.call = call
         self.shape = shape
+        self._method = method or call.kind
         self._is_started = False
-        history.unused[self] = self.label
+        history.unused[self] = None
+
+    @property
+    def label(self) -> str:
+        return f"ctx.{self._method}({self.call.function!r})"
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -166,9 +175,13 @@ class Future(Operation[R_co]):
     """A call in flight. ``yield from future`` waits for it; ``id`` is that of its promise."""
 
     def __init__(self, invoked: PromiseOperation[R_co]) -> None:
-        super().__init__(invoked.history, invoked.label)
+        super().__init__(invoked.history)
         self.id = invoked.call.id
         self._invoked = invoked
+
+    @property
+    def label(self) -> str:
+        return self._invoked.label
 
     def pending(self) -> tuple[str, ...]:
         return self._invoked.pending()
@@ -187,8 +200,12 @@ class Invoke(Operation[Future[R_co]]):
     """Starts a call; its value is the ``Future``."""
 
     def __init__(self, invoked: PromiseOperation[R_co]) -> None:
-        super().__init__(invoked.history, invoked.label)
+        super().__init__(invoked.history)
         self._invoked = invoked
+
+    @property
+    def label(self) -> str:
+        return self._invoked.label
 
     def start(self) -> None:
         self._invoked.start()
@@ -281,8 +298,10 @@ class Atomic(Run[R_co]):
 class Gather(Operation[tuple[R_co, ...]]):
     """Several operations at once; resumes when all have settled."""
 
+    label = "ctx.gather(…)"
+
     def __init__(self, history: History, operations: Sequence[Operation[R_co]]) -> None:
-        super().__init__(history, "ctx.gather(…)")
+        super().__init__(history)
         self._operations = operations
         _adopt(self, operations)
 
@@ -324,10 +343,12 @@ class Gather(Operation[tuple[R_co, ...]]):
 class Race(Operation[R_co]):
     """Several operations at once; resumes when the first has settled, and records which one that was."""
 
+    label = "ctx.race(…)"
+
     def __init__(
         self, history: History, call: Call, operations: Sequence[Operation[R_co]], *, cancel_losers: bool
     ) -> None:
-        super().__init__(history, "ctx.race(…)")
+        super().__init__(history)
         self._call = call
         self._operations = operations
         self._cancels_losers = cancel_losers
@@ -383,7 +404,7 @@ def _adopt(parent: Operation[Any], operations: Iterable[Operation[Any]]) -> None
     """Take over from ``operations`` the duty of being awaited."""
     for operation in operations:
         parent.history.unused.pop(operation, None)
-    parent.history.unused[parent] = parent.label
+    parent.history.unused[parent] = None
 
 
 def _ids(of_each: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

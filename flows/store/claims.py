@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.domain.promise import Kind, State
 from flows.engine.decision import Checkpoint, Invocation
@@ -154,8 +154,7 @@ class Claim:
         return self.clock + timedelta(seconds=time.monotonic() - self._received_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyRef:
+class ReadyRef(NamedTuple):
     """A ready promise that a message can name. ``addressee`` is the only node that may run it, if there is one.
 
     ``was_suspended``: it goes on, and some worker may keep it open.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 from django.db import OperationalError, transaction
 from psycopg.errors import DeadlockDetected
@@ -23,6 +23,7 @@ from flows.store.sql import Row, rows
 # One statement, put together from what there is to write: PostgreSQL prepares to run each part, even for no rows.
 #
 # The LIMITs tell the planner, which takes any JSON for a hundred rows, that there are few: so it uses the primary key.
+# What a row of JSON leaves out is null: most have only a few of the columns, and each costs time to write and to read.
 #
 # `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. (What has a node
 # is claimed.) A deadline that has passed counts as gone too, whether or not somebody has written it.
@@ -36,11 +37,13 @@ WITH outcome AS (
     ) AS few LIMIT %(outcome_count)s
 ), held AS (
     UPDATE flows_promise p
-    SET state = o.state, phase = o.phase, value = o.value::json, error = o.error, note = o.note, failures = o.failures,
-        version = COALESCE(p.version, o.version), wake_at = o.wake_at,
+    SET state = o.state, phase = o.phase, value = o.value::json, error = o.error, note = COALESCE(o.note, ''),
+        failures = COALESCE(o.failures, p.failures), version = COALESCE(p.version, o.version),
+        wake_at = COALESCE(o.wake_at, 0),
         settled_at = CASE WHEN o.state <> 'pending' THEN clock_timestamp() END,
         losses = CASE WHEN o.outcome IS NULL THEN p.losses ELSE 0 END,
-        ready_at = CASE WHEN o.phase = 'ready' THEN now() + o.delay * interval '1 second' END, sent_at = NULL,
+        ready_at = CASE WHEN o.phase = 'ready' THEN now() + COALESCE(o.delay, 0) * interval '1 second' END,
+        sent_at = NULL,
         node_id = CASE WHEN o.phase = 'claimed' THEN p.node_id END,
         session = CASE WHEN o.phase = 'claimed' THEN p.session END
     FROM outcome o
@@ -65,13 +68,14 @@ _BORN = """
     INSERT INTO flows_promise (id, root_id, parent_id, "position", kind, "group", addressee, function, version, args,
         digest, retry, tags, trace, state, value, error, failures, continuation, phase, ready_at, sent_at, deadline_at,
         settled_at, note, fence, losses, sends, wake_at)
-    SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group", addressee,
-        function, version, args::json, digest, retry, tags, trace, state, value::json, error, failures, continuation,
+    SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group",
+        COALESCE(addressee, ''), function, version, args::json, digest, retry, COALESCE(tags, '{}'), trace, state,
+        value::json, error, COALESCE(failures, 0), continuation,
         CASE WHEN kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END, now(), now(),
         CASE kind WHEN 'detached' THEN COALESCE(until, now() + timeout * interval '1 second') WHEN 'run' THEN limit_at
             ELSE LEAST(limit_at, COALESCE(until, now() + timeout * interval '1 second')) END,
         CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0, 0
-    FROM call WHERE NOT is_known
+    FROM call WHERE is_known IS NOT TRUE
 """
 
 # Written again, when an answer was lost: calls that are there already were written by this very statement before.
@@ -125,13 +129,13 @@ _ATTEMPT = """
 
 _WRITTEN = """
 )
-SELECT held.id, held.state, held.continuation
+SELECT held.id, held.continuation
 FROM held
 """
 
 _ENDED = """
 )
-SELECT held.id, held.state, held.continuation, parent.id AS parent_id, parent."group", parent.function,
+SELECT held.id, held.continuation, parent.id AS parent_id, parent."group", parent.function,
     parent.addressee, EXISTS (SELECT FROM woken WHERE woken.id = parent.id) AS woke_parent,
     CASE WHEN held.state <> 'pending' AND held.kind IN ('root', 'detached')
         THEN pg_notify('flows_settled', held.id) END AS notified
@@ -165,6 +169,7 @@ ON CONFLICT (promise_id, fence) DO UPDATE SET outcome = 'fenced', ended_at = now
 """
 
 _TRIES = 3
+_CONTINUATIONS = {continuation.value: continuation for continuation in Continuation}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,16 +227,14 @@ class Outcome:
         return awaited | dict.fromkeys(marked.difference(self.awaits), Continuation.NONE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """One outcome as written: its new state, and if it has settled the parent that hangs on it, if any.
+class Committed(NamedTuple):
+    """One outcome as written, and if its promise has settled the parent that hangs on it, if any.
 
     ``woke_parent``: the parent is ready again. ``is_aside``: it could not be written, and its promise was set aside
     instead.
     """
 
     id: str
-    state: State
     continuation: Continuation
     parent: ReadyRef | None
     woke_parent: bool = False
@@ -274,7 +277,7 @@ def _commit(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Commi
     statement = _statement(
         has_calls=bool(calls),
         again=again,
-        has_steps=any(row["is_known"] for row in calls),
+        has_steps=any(call.is_known for outcome in batch for call in outcome.calls),
         has_marks=bool(awaited),
         has_ends=any(isinstance(outcome.decision, Resolved | Rejected) for outcome in batch),
     )
@@ -311,28 +314,20 @@ def _claim_row(claim: Claim) -> Row:
 
 
 def _outcome_row(outcome: Outcome) -> Row:
-    blank = {
-        "state": State.PENDING,
-        "phase": Phase.CLAIMED,
-        "note": "",
-        "delay": 0,
-        "failures": outcome.claim.invocation.failures,
-        "version": outcome.claim.invocation.version,
-        "wake_at": 0,
-    }
-    return {**_claim_row(outcome.claim), **blank, **_changes(outcome)}
+    return {**_claim_row(outcome.claim), "version": outcome.claim.invocation.version, **_changes(outcome)}
 
 
 def _changes(outcome: Outcome) -> Row:
     match outcome.decision:
         case None:
-            return {"phase": Phase.READY} if outcome.released else {}
+            return {"state": State.PENDING, "phase": Phase.READY if outcome.released else Phase.CLAIMED}
         case Resolved(value=value):
             return {"state": State.RESOLVED, "phase": Phase.NONE, "value": value, "outcome": AttemptOutcome.RESOLVED}
         case Rejected(error=error):
             return {"state": State.REJECTED, "phase": Phase.NONE, "error": error, "outcome": AttemptOutcome.REJECTED}
         case Failed(error=error, delay=delay, failures=failures):
             return {
+                "state": State.PENDING,
                 "phase": Phase.READY,
                 "error": error,
                 "note": f"{error['type']}: {error['message']}",
@@ -341,38 +336,41 @@ def _changes(outcome: Outcome) -> Row:
                 "outcome": AttemptOutcome.FAILED,
             }
         case SetAside(note=note):
-            return {"phase": Phase.ASIDE, "note": note, "outcome": AttemptOutcome.ASIDE}
+            return {"state": State.PENDING, "phase": Phase.ASIDE, "note": note, "outcome": AttemptOutcome.ASIDE}
         case Suspended(awaits=awaits, first=first):
-            wake_at = len(awaits) - 1 if first else 0
-            return {"phase": Phase.SUSPENDED, "wake_at": wake_at, "outcome": AttemptOutcome.SUSPENDED}
+            return {
+                "state": State.PENDING,
+                "phase": Phase.SUSPENDED,
+                "wake_at": len(awaits) - 1 if first else 0,
+                "outcome": AttemptOutcome.SUSPENDED,
+            }
 
 
 def _call_rows(outcome: Outcome) -> Iterable[Row]:
+    claim = outcome.claim
+    parent_id, fence, trace = claim.invocation.id, claim.fence, claim.trace
     for call in outcome.calls:
-        yield {
+        row = {
             "id": call.id,
-            "parent_id": outcome.claim.invocation.id,
-            "fence": outcome.claim.fence,
+            "parent_id": parent_id,
+            "fence": fence,
             "position": call.position,
             "kind": call.kind,
             "group": call.group,
-            "addressee": call.addressee,
             "function": call.function,
             "version": call.version,
             "args": call.args,
             "digest": call.digest,
-            "retry": call.retry,
-            "tags": call.tags or {},
-            # Local kinds have no attempts, and so no spans.
-            "trace": None if call.kind in LOCAL_KINDS else outcome.claim.trace,
-            **_deadline(call),
             "state": call.state,
-            "value": call.value,
-            "error": call.error,
-            "failures": call.failures,
             "continuation": outcome.continuation_of(call),
-            "is_known": call.is_known,
+            **_deadline(call),
         }
+        if call.kind in LOCAL_KINDS:
+            row |= {"value": call.value, "error": call.error, "failures": call.failures, "is_known": call.is_known}
+        else:  # what has no attempts has no spans, either
+            row |= {"trace": trace} if trace else {}
+        given = {"addressee": call.addressee, "retry": call.retry, "tags": call.tags}
+        yield row | {name: value for name, value in given.items() if value}
 
 
 def _awaited_rows(outcome: Outcome) -> Iterable[Row]:
@@ -383,9 +381,9 @@ def _awaited_rows(outcome: Outcome) -> Iterable[Row]:
 
 def _deadline(call: Call) -> Row:
     if isinstance(call.timeout, datetime):
-        return {"timeout": None, "until": call.timeout.isoformat()}
+        return {"until": call.timeout.isoformat()}
     timeout = call.timeout if call.timeout is not None else settings.TIMEOUT
-    return {"timeout": timeout.total_seconds(), "until": None}
+    return {"timeout": timeout.total_seconds()}
 
 
 def _committed(row: Row) -> Committed:
@@ -400,8 +398,7 @@ def _committed(row: Row) -> Committed:
         )
     return Committed(
         id=row["id"],
-        state=State(row["state"]),
-        continuation=Continuation(row["continuation"]),
+        continuation=_CONTINUATIONS[row["continuation"]],
         parent=parent,
         woke_parent=bool(row.get("woke_parent")),
     )

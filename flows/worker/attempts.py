@@ -38,7 +38,7 @@ def run_attempt(claim: Claim, ledger: Ledger) -> Decision | None:
         time.sleep(settings.SLOW_MOTION.total_seconds())
     # From its first attempt on a call keeps the version that ran it.
     if invocation.version is None:
-        invocation = replace(invocation, version=durable_function.version)
+        invocation = invocation._replace(version=durable_function.version)
         claim = replace(claim, invocation=invocation)
     with tracing.attempt(invocation, claim.trace) as span:
         # What is stored goes on through a worker that does not trace.

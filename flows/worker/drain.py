@@ -8,8 +8,7 @@ A drained attempt looks to Celery's signals, and to its events where they are on
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from celery import Task, current_app, signals, states
@@ -258,19 +257,33 @@ class _Drain:
         durations_s = []
         while not process.is_stopping() and (claim := self._ledger.begin_next()):
             self._tell_left()
-            began = time.monotonic()
-            task = self._tasks[claim.invocation.task_name]
-            with _as_task(task, claim) as request:
-                self._events.started(claim.invocation.id, task.name)
-                decision = run_attempt(claim, self._ledger)
-                durations_s.append(time.monotonic() - began)
-                if decision is not None:
-                    self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
-                    _announce(task, claim, decision)
-                    self._events.ended(claim.invocation.id, decision, durations_s[-1])
-                    request.update(state=_state(decision))
+            durations_s.append(self._run_one(claim))
         self._ledger.release()
         self._pace.measured(durations_s)
+
+    def _run_one(self, claim: Claim) -> float:
+        """Run an attempt as the current Celery task, between its two signals; return how many seconds it took."""
+        began = time.monotonic()
+        promise_id, task = claim.invocation.id, self._tasks[claim.invocation.task_name]
+        call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}
+        task.request_stack.push(_request(task, claim))
+        _task_stack.push(task)
+        signals.task_prerun.send(**call)
+        state = None
+        try:
+            self._events.started(promise_id, task.name)
+            decision = run_attempt(claim, self._ledger)
+            took_s = time.monotonic() - began
+            if decision is not None:
+                self._keep(self._ledger.defer(decision, more_follows=self._more_follows, **self._takes()))
+                _announce(task, claim, decision)
+                self._events.ended(promise_id, decision, took_s)
+                state = _state(decision)
+        finally:
+            signals.task_postrun.send(**call, retval=None, state=state)
+            _task_stack.pop()
+            task.pop_request()
+        return took_s
 
     def _flush(self) -> None:
         """Commit, then tell who watches."""
@@ -293,13 +306,10 @@ class _Drain:
             self._left = {}
 
 
-@contextmanager
-def _as_task(task: "Task[Any, Any]", claim: Claim) -> Iterator[Context]:
-    """Make the attempt the current Celery task, between its prerun and postrun signals; give its request."""
-    promise_id = claim.invocation.id
+def _request(task: "Task[Any, Any]", claim: Claim) -> Context:
     # Nothing of the message in hand: it is of another promise. Headers are given, or Celery looks for some in the rest.
-    request = Context(
-        id=promise_id,
+    return Context(
+        id=claim.invocation.id,
         task=task.name,
         args=(),
         kwargs={},
@@ -309,16 +319,6 @@ def _as_task(task: "Task[Any, Any]", claim: Claim) -> Iterator[Context]:
         root_id=claim.invocation.root_id,
         called_directly=False,
     )
-    task.request_stack.push(request)
-    _task_stack.push(task)
-    call: dict[str, Any] = {"sender": task, "task_id": promise_id, "task": task, "args": (), "kwargs": {}}
-    signals.task_prerun.send(**call)
-    try:
-        yield request
-    finally:
-        signals.task_postrun.send(**call, retval=None, state=request.get("state"))
-        _task_stack.pop()
-        task.pop_request()
 
 
 def _announce(task: "Task[Any, Any]", claim: Claim, decision: Decision) -> None:

@@ -85,7 +85,7 @@ def _persist_one_by_one(batch: Sequence[Outcome], error: Exception, *, again: bo
     log.error("the outcome of %s cannot be written", batch[0].claim.invocation.id, exc_info=error)
     note = f"its outcome cannot be written: {error}"
     written = persist([replace(batch[0], calls=(), decision=SetAside(note=note))])
-    return {id: replace(each, is_aside=True) for id, each in written.items()}
+    return {id: each._replace(is_aside=True) for id, each in written.items()}
 
 
 def _join(parent_ids: Iterable[str]) -> list[ReadyRef]:

@@ -422,7 +422,6 @@ class Store:
         parent = self.table.rows.get(row.parent_id or "") if has_ended else None
         return Committed(
             id=row.id,
-            state=row.state,
             continuation=row.continuation,
             parent=_ref(parent, was_suspended=True) if parent else None,
             woke_parent=parent is not None and parent.id in woken,

@@ -225,7 +225,7 @@ def _told(answer: Any) -> Any:
             told = {name: value for name, value in asdict(answer).items() if name not in TIMES}
         case Claim(invocation=invocation, fence=fence, holder=holder):
             known = tuple(each._replace(settled_at=None) for each in invocation.checkpoints)
-            told = asdict(invocation) | {"deadline_at": None, "checkpoints": known}, fence, holder
+            told = invocation._asdict() | {"deadline_at": None, "checkpoints": known}, fence, holder
         case Recovered(ready=ready, rejected_ids=rejected_ids, parent_ids=parent_ids):
             told = _told(ready), sorted(rejected_ids), sorted(parent_ids)
         case list():

@@ -8,7 +8,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -171,7 +171,7 @@ class World:
             else:
                 alone.append(each)
         taken = [each for each in first.values() if self.random.random() < WAITING]
-        self.send(replace(each, id="") for each in taken)
+        self.send(each._replace(id="") for each in taken)
         others = [each for each in first.values() if each not in taken]
         return [*alone, *(each for each in others if self.random.random() >= ANNOUNCED)]
 

@@ -1,5 +1,4 @@
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -238,7 +237,7 @@ def test_another_worker_is_woken_only_for_what_is_drained(worker, monkeypatch):
     woken: list[ReadyRef] = []
     monkeypatch.setattr(canvas, "wake", woken.extend)
     ready = ReadyRef(id="p", group="service-c", function="baz")
-    for each in (ready, replace(ready, function="unknown_here"), replace(ready, addressee="node@test")):
+    for each in (ready, ready._replace(function="unknown_here"), ready._replace(addressee="node@test")):
         wake_if_slow(each)
     assert woken == [ready]
 

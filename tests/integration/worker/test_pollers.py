@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,7 +76,7 @@ def test_of_many_who_wait_one_has_the_call(queue_length, in_thread, waiting):
 
 
 def test_who_keeps_a_promise_open_is_asked_to_go_on_before_who_has_waited_longer(queue_length, in_thread, waiting):
-    goes_on = replace(BAZ, was_suspended=True)
+    goes_on = BAZ._replace(was_suspended=True)
     longest = in_thread(pollers.wait, ["service-c.baz"], 20)
     with ThreadPoolExecutor(1) as pool:
         keeper = pool.submit(leaving, pollers.wait, ["service-c.baz"], 20, keeps=(BAZ.id, BAZ.task_name))
