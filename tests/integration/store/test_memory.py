@@ -26,17 +26,17 @@ def resume(holder, known, promise_id="p"):
 
 def read_by(monkeypatch, act):
     """What ``act`` returns, and the positions of the records that it reads."""
-    read = []
-    make = claims._checkpoint
+    read: list[int] = []
+    make = claims._checkpoints
 
-    def spy(values):
-        read.append(values[1])
-        return make(values)
+    def spy(columns):
+        made = make(columns)
+        read.extend(each.position for each in made)
+        return made
 
-    monkeypatch.setattr(claims, "_checkpoint", spy)
-    answer = act()
-    monkeypatch.setattr(claims, "_checkpoint", make)
-    return answer, read
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "_checkpoints", spy)
+        return act(), read
 
 
 def test_what_has_resolved_is_read_once(start, claim, holder, monkeypatch):
