@@ -4,6 +4,7 @@ import itertools
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Collection
 from typing import Any
 
@@ -51,7 +52,11 @@ def holder() -> Holder:
         # 22 bits of process id, as many as Linux has, and 9 of a count, so that threads have sessions of their own.
         session = (os.getpid() << 9) | (next(_count) % 512)
         _thread.holder, _thread.pid = Holder(node_id=_node_id, session=session, addresses=addresses()), os.getpid()
-        _watchdog().enroll(_thread.holder)
+        watchdog = _watchdog()
+        watchdog.enroll(_thread.holder)
+        # With the thread its session ends: whatever it has claimed is taken by the sweep.
+        _thread.life = _Life()
+        weakref.finalize(_thread.life, _retire, watchdog, _thread.holder).atexit = False
     return _thread.holder
 
 
@@ -108,10 +113,15 @@ def sends_events() -> bool:
     return bool(_flags[_SENDS_EVENTS])
 
 
+class _Life:
+    """Goes with the thread that holds it."""
+
+
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.pid = 0
         self.holder: Holder | None = None
+        self.life: _Life | None = None
         self.memory = Memory()
 
 
@@ -119,6 +129,11 @@ _thread = _Thread()
 _count = itertools.count()
 _start_lock = threading.Lock()
 _started: Watchdog | None = None
+
+
+def _retire(watchdog: Watchdog, holder: Holder) -> None:
+    if watchdog.pid == os.getpid():  # not that of the process that this one was forked from
+        watchdog.retire(holder)
 
 
 def _watchdog() -> Watchdog:

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 from celery.worker import state
 from django.db import connection
@@ -31,6 +33,20 @@ def test_the_claims_of_a_retired_session_are_recovered(worker, start):
     process.retire()
     assert wait_until(lambda: sweeps.recover().ready, within_s=5)[0].id == "p"
     assert process.holder() != before
+
+
+def test_a_session_ends_with_its_thread(worker, start):
+    start()
+
+    def claim_and_end():
+        assert claims.claim_named(NAMED, process.holder())[0] is not None
+        connection.close()
+
+    thread = threading.Thread(target=claim_and_end)
+    thread.start()
+    thread.join()
+    wait_until(lambda: session_locks() == 0, within_s=5)
+    assert sweeps.recover().ready[0].id == "p"
 
 
 def test_the_lock_is_back_soon_after_postgresql_was_restarted(worker, start, servers):
