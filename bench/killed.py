@@ -50,8 +50,8 @@ def measure_killed(run: Run) -> Iterator[Row]:
 
 def _interrupt(run: Run, flows: Installation, pool: ThreadPoolExecutor) -> float:
     flows.stack.wait_ready()
-    # A stack gives up what dies young three times in a row.
-    await_condition(lambda: all(_age_s(node) > SHORT_LIFE_S for node in flows.stack.pids("worker-a")))
+    # A stack gives up what dies young three times in a row. (When the machine was booted psutil knows to the second.)
+    await_condition(lambda: all(_age_s(node) > SHORT_LIFE_S + 1 for node in flows.stack.pids("worker-a")))
     ended = pool.submit(flows.ask, "one_at_a_time", "nap", (NAP_MS,), expected=1)
     with psycopg.connect(run.servers.database_url, autocommit=True) as database:
 
