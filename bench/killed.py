@@ -2,11 +2,9 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import psycopg
 
 from bench.installation import Installation, Setting
@@ -50,8 +48,8 @@ def measure_killed(run: Run) -> Iterator[Row]:
 
 def _interrupt(run: Run, flows: Installation, pool: ThreadPoolExecutor) -> float:
     flows.stack.wait_ready()
-    # A stack gives up what dies young three times in a row. (When the machine was booted psutil knows to the second.)
-    await_condition(lambda: all(_age_s(node) > SHORT_LIFE_S + 1 for node in flows.stack.pids("worker-a")))
+    # A stack gives up what dies young three times in a row.
+    await_condition(lambda: all(age > SHORT_LIFE_S for age in flows.stack.ages_s("worker-a")))
     ended = pool.submit(flows.ask, "one_at_a_time", "nap", (NAP_MS,), expected=1)
     with psycopg.connect(run.servers.database_url, autocommit=True) as database:
 
@@ -64,7 +62,3 @@ def _interrupt(run: Run, flows: Installation, pool: ThreadPoolExecutor) -> float
         seconds = await_condition(lambda: (now := running()) is not None and now[0] > fence and now[1] != session)
     ended.result()
     return seconds
-
-
-def _age_s(pid: int) -> float:
-    return time.time() - psutil.Process(pid).create_time()

@@ -78,6 +78,10 @@ class Stack:
         """Return the process ids of the running instances of a process, oldest place first."""
         return [process.pid for process in self._running(name)]
 
+    def ages_s(self, name: str) -> list[float]:
+        """Return for how many seconds each of them has run, as the stack counts."""
+        return [process.age_s for process in self._running(name)]
+
     def log(self, name: str, *, instance: int = 1) -> Path:
         """Return the file with the output of all lives of one instance, emptied when the stack was made."""
         return self._logs / f"{_instance_name(name, instance)}.log"
