@@ -16,11 +16,9 @@ MAX_DEPTH = 64
 # Of one value, or of all arguments of one call, as UTF-8. Larger things belong into a store of their own, by reference.
 MAX_BYTES = 4 * 1024 * 1024
 _SCALARS = frozenset({int, bool, type(None)})
-# Made once: ``json.dumps`` makes an encoder for each call that says how it wants its text, and ``json.loads`` looks for
-# space around it.
+# Made once: ``json.dumps`` makes an encoder for each call that says how it wants its text.
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _write_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
-_read = json.JSONDecoder().raw_decode
 
 
 def encode(value: Any, field: str) -> str:
@@ -41,7 +39,7 @@ def encode(value: Any, field: str) -> str:
 
 def decode(text: str) -> Any:
     """Return the value that ``encode`` wrote."""
-    return _read(text)[0]
+    return json.loads(text)
 
 
 def digest(args: Sequence[Any], text: str | None = None) -> str:

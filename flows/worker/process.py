@@ -48,16 +48,11 @@ def holder() -> Holder:
     """Return who claims in this thread: its session, whose lock is held. Blocks while PostgreSQL is away."""
     if _node_id is None:
         raise RuntimeError("this process is not a worker: durable functions are run by `celery worker`")
-    if _thread.holder is None or _thread.pid != os.getpid():
+    if _thread.session is None or _thread.session.pid != os.getpid():
         # 22 bits of process id, as many as Linux has, and 9 of a count, so that threads have sessions of their own.
-        session = (os.getpid() << 9) | (next(_count) % 512)
-        _thread.holder, _thread.pid = Holder(node_id=_node_id, session=session, addresses=addresses()), os.getpid()
-        watchdog = _watchdog()
-        watchdog.enroll(_thread.holder)
-        # With the thread its session ends: whatever it has claimed is taken by the sweep.
-        _thread.life = _Life()
-        weakref.finalize(_thread.life, _retire, watchdog, _thread.holder).atexit = False
-    return _thread.holder
+        number = (os.getpid() << 9) | (next(_count) % 512)
+        _thread.session = _Session(Holder(node_id=_node_id, session=number, addresses=addresses()))
+    return _thread.session.holder
 
 
 def memory() -> Memory:
@@ -67,9 +62,7 @@ def memory() -> Memory:
 
 def retire() -> None:
     """Give this thread's session up, for something went wrong with its claims: the sweep takes them all."""
-    if _thread.holder is not None:
-        _watchdog().retire(_thread.holder)
-        _thread.holder = None
+    _thread.session = None
 
 
 def watch(watched: Watched) -> None:
@@ -113,15 +106,19 @@ def sends_events() -> bool:
     return bool(_flags[_SENDS_EVENTS])
 
 
-class _Life:
-    """Goes with the thread that holds it."""
+class _Session:
+    """A session whose lock is held until nobody refers to this any more: until its thread gives it up, or ends."""
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder, self.pid = holder, os.getpid()
+        watchdog = _watchdog()
+        weakref.finalize(self, _retire, watchdog, holder).atexit = False
+        watchdog.enroll(holder)
 
 
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.pid = 0
-        self.holder: Holder | None = None
-        self.life: _Life | None = None
+        self.session: _Session | None = None
         self.memory = Memory()
 
 

@@ -45,6 +45,7 @@ def test_a_parent_that_somebody_has_locked_is_left_to_the_join(start, claim):
     with ThreadPoolExecutor(1) as pool, transaction.atomic():
         sql.rows("SELECT FROM flows_promise WHERE id = 'p' FOR UPDATE")
         committed = pool.submit(commit_elsewhere).result(timeout=10)
+    assert promises.get("p.0").state is State.RESOLVED
     assert committed.parent is not None
     assert not committed.woke_parent
     assert [ready.id for ready in joins.join(["p"])] == ["p"]
