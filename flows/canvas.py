@@ -190,6 +190,12 @@ def wake(ready: Iterable[ReadyRef]) -> list[ReadyRef]:
     return send(needed(ready))
 
 
+def wake_another(ready: ReadyRef) -> None:
+    """Have one more worker come for calls of this function, whatever message is on its way already."""
+    if ready.task_name not in _hand_over([ready], {ready.task_name}).taken:
+        send([ready])
+
+
 def needed(ready: Iterable[ReadyRef], *, waits_for: Collection[str] = ()) -> list[ReadyRef]:
     """Hand the promises over to workers that wait for some, and return those that need a message.
 

@@ -93,13 +93,25 @@ def arrived(group: str) -> bool:
 
 
 def wake_if_slow(following: ReadyRef) -> None:
-    """Wake one more worker for what is ready, too, before an attempt that it would wait for; not if these are quick.
+    """Wake workers for what is ready, too, before an attempt that it would wait for; not if these are quick.
 
     What is not drained has a message of its own.
     """
     is_drained = not following.addressee and any(f.name == following.function for f in _drainable_in([following.group]))
-    if is_drained and _pace(following.group).batch_size() == 1:
-        canvas.wake([following])
+    if is_drained and _is_slow(following.group):
+        _wake(following)
+
+
+def _wake(following: ReadyRef) -> None:
+    """Wake one more worker, or two if calls are slow: so those at work double, until a message waits, as all are."""
+    wakes_two = _is_slow(following.group) and not pollers.has_messages([following.group])
+    canvas.wake([following])
+    if wakes_two:
+        canvas.wake_another(following)
+
+
+def _is_slow(group: str) -> bool:
+    return _pace(group).batch_size() == 1
 
 
 def attended(slots: int) -> list[str]:
@@ -122,9 +134,9 @@ def attended(slots: int) -> list[str]:
 def drain(group: str, *, looks: bool = True, left: Sequence[ReadyRef] = ()) -> None:
     """Run what is ready in ``group`` until nothing is, nor becomes for a while in any that the node serves.
 
-    For DRAIN_S at most; ends sooner if the node is stopping. Wakes one more worker if more is ready than this one takes
-    at first; that one does the same. ``looks`` is False if nothing is ready to begin with; ``left`` is what is ready in
-    other groups that this drain ``will_wait_for``, and no message was sent for.
+    For DRAIN_S at most; ends sooner if the node is stopping. If more is ready than this one takes at first it wakes
+    others, which do the same. ``looks`` is False if nothing is ready to begin with; ``left`` is what is ready in other
+    groups that this drain ``will_wait_for``, and no message was sent for.
     """
     _Drain(group, left).run(looks=looks)
 
@@ -192,8 +204,10 @@ class _Drain:
             )
             self._left = {name: ref for name, ref in self._left.items() if ref.group != self._group}
             self._is_over = time.monotonic() > until
-            if following and (self._is_over or not has_woken):
+            if following and not has_woken:
                 has_woken = True
+                _wake(following)
+            elif following and self._is_over:
                 canvas.wake([following])
             self._more_follows = following is not None and not self._is_over
             if claimed:

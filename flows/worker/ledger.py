@@ -1,9 +1,9 @@
 """Group commit: what attempts have done and the table does not have yet, for as long as the COMMIT_WITHIN setting.
 
 Each thread that runs attempts has a ledger. It commits by itself when nothing more is to be run; while attempts run,
-the process's watchdog commits what has come of age, on a connection of its own, so that one goes on while PostgreSQL
-writes what the others have done. If the watchdog is late the thread does it. Sends happen after the commit: a broker
-that hangs holds up nobody's commit.
+the process's watchdog commits what has come of age, with all attempts that have ended in other threads, on a connection
+of its own, so that one goes on while PostgreSQL writes what the others have done. If the watchdog is late the thread
+does it. Sends happen after the commit: a broker that hangs holds up nobody's commit.
 """
 
 import logging
@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -207,12 +208,39 @@ class Ledger:
             times.append(self._queued_at + PATIENCE_S)
         return min(times, default=None)
 
-    def flush_due(self) -> None:
-        """Commit, and give back claims that have waited for too long; for the watchdog."""
+    def flush_due(self, others: Iterable["Ledger"]) -> None:
+        """Commit, with what ``others`` lend, and give back claims that have waited for too long; for the watchdog."""
         with self._lock:
             if self._queue and time.monotonic() >= self._queued_at + PATIENCE_S:
                 self.release()
-        self.flush()
+        try:
+            batch, written = self._persist(others)
+        except Exception:
+            log.exception("what several threads have done cannot be written together")
+            batch, written = self._persist()
+        publish.send(batch, written)
+
+    @contextmanager
+    def lend(self, seen: Set[str]) -> Iterator[list[Outcome]]:
+        """Lend the attempts that have ended to somebody who writes them within the block; take them back if that fails.
+
+        None if they are written already, or one is of a promise of ``seen``: a statement writes one attempt of each.
+        """
+        if not self._writing.acquire(blocking=False):
+            yield []
+            return
+        lent: list[Outcome] = []
+        try:
+            with self._lock:
+                if not any(outcome.claim.invocation.id in seen for outcome in self._finished):
+                    lent, self._finished = self._finished, lent
+            yield lent
+        except BaseException:
+            with self._lock:
+                self._finished[:0] = lent
+            raise
+        finally:
+            self._writing.release()
 
     def _end(self, decision: Decision) -> str:
         with self._lock:
@@ -222,15 +250,21 @@ class Ledger:
             self._claim, self._calls, self._cancels = None, [], []
             return outcome.claim.invocation.id
 
-    def _persist(self) -> tuple[list[Outcome], dict[str, Committed]]:
-        """Write everything. If that fails the work is kept: it is written with the next try, or refused then."""
-        with self._writing:
+    def _persist(self, others: Iterable["Ledger"] = ()) -> tuple[list[Outcome], dict[str, Committed]]:
+        """Write everything, and what ``others`` lend. If that fails the work is kept: the next try writes it."""
+        with self._writing, ExitStack() as loans:
             with self._lock:
                 finished, running = self._finished, self._running() if self._calls or self._cancels else None
                 self._finished, self._calls, self._cancels = [], [], []
                 if running is not None:
                     self._awaited_before |= {call.id for call in running.calls if running.continuation_of(call)}
             batch = [*finished, *([running] if running else [])]
+            seen = {outcome.claim.invocation.id for outcome in batch}
+            for other in others:
+                if other is not self:
+                    lent = loans.enter_context(other.lend(seen))
+                    batch += lent
+                    seen |= {outcome.claim.invocation.id for outcome in lent}
             if not batch:
                 return [], {}
             try:

@@ -11,8 +11,9 @@ import selectors
 import threading
 import time
 import weakref
+from collections.abc import Collection
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, Self
 
 from django.db import DatabaseError, InterfaceError
 
@@ -30,8 +31,8 @@ class Watched(Protocol):
     def due_at(self) -> float | None:
         """Return the monotonic time by which something must be done, None if there is nothing."""
 
-    def flush_due(self) -> None:
-        """Do what is due."""
+    def flush_due(self, others: Collection[Self]) -> None:
+        """Do what is due, and for ``others`` what can be done at once with it."""
 
 
 class Watchdog:
@@ -112,11 +113,12 @@ class Watchdog:
     def _flush_due(self) -> None:
         now = time.monotonic()
         errors = []
-        for watched in self._all_watched():
+        all_watched = self._all_watched()
+        for watched in all_watched:
             due_at = watched.due_at()
             if due_at is not None and due_at <= now:
                 try:
-                    watched.flush_due()
+                    watched.flush_due(all_watched)
                 except Exception as error:  # nothing that one thread has done may hold up the others
                     errors.append(error)
         if errors:

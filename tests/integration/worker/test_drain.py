@@ -95,6 +95,25 @@ def test_a_drain_sends_no_message_beside_one_that_is_on_its_way(started, queue_l
     assert queue_length("service-c") == before
 
 
+@pytest.mark.parametrize(("seconds", "messages"), [(0.001, 1), (0.05, 2)])
+def test_of_slow_calls_a_drain_wakes_two_more_workers(started, queue_length, seconds, messages):
+    with current_app.connection_for_write() as connection:
+        connection.default_channel.queue_purge("service-c")
+    drains._pace("service-c").measured([seconds])
+    arrived("service-c")
+    drain("service-c")
+    assert queue_length("service-c") == messages
+
+
+def test_beside_a_message_that_waits_a_drain_of_slow_calls_wakes_one(started, queue_length):
+    before = queue_length("service-c")
+    drains._pace("service-c").measured([0.05])
+    arrived("service-c")
+    drain("service-c")
+    assert before > 0
+    assert queue_length("service-c") == before + 1
+
+
 class Message:
     """What Celery's state knows of a message in hand."""
 
@@ -236,10 +255,11 @@ class TestGathering:
 def test_another_worker_is_woken_only_for_what_is_drained(worker, monkeypatch):
     woken: list[ReadyRef] = []
     monkeypatch.setattr(canvas, "wake", woken.extend)
+    monkeypatch.setattr(canvas, "wake_another", woken.append)
     ready = ReadyRef(id="p", group="service-c", function="baz")
     for each in (ready, ready._replace(function="unknown_here"), ready._replace(addressee="node@test")):
         wake_if_slow(each)
-    assert woken == [ready]
+    assert woken == [ready, ready]
 
 
 def test_each_drained_attempt_is_a_task_to_celerys_signals(started):

@@ -193,6 +193,91 @@ def test_what_one_thread_cannot_write_holds_up_no_other(start, claim, queue_leng
     wait_until(lambda: promises.get(stuck).is_settled, within_s=5)
 
 
+@pytest.fixture
+def ended(start, claim, unwatched):
+    """Return a function that ends the attempts of promises, each in a ledger of its own, and returns the ledgers."""
+
+    def end(*ids):
+        ledgers = [Ledger() for _ in ids]
+        for ledger, promise_id in zip(ledgers, ids, strict=True):
+            start(promise_id)
+            ledger.begin(claim(promise_id))
+            ledger.defer(Resolved(value="1"), more_follows=True)
+        return ledgers
+
+    return end
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """The promises of each commit."""
+    commits, commit = [], outcomes.commit
+
+    def noted(batch, **options):
+        commits.append([outcome.claim.invocation.id for outcome in batch])
+        return commit(batch, **options)
+
+    monkeypatch.setattr("flows.worker.publish.outcomes.commit", noted)
+    return commits
+
+
+def test_what_has_ended_in_other_threads_is_written_in_the_same_statement(ended, commits):
+    ledgers = ended("p", "q", "r")
+    ledgers[0].flush_due(ledgers)
+    assert commits == [["p", "q", "r"]]
+    assert all(promises.get(promise_id).is_settled for promise_id in "pqr")
+    assert [ledger.due_at() for ledger in ledgers] == [None] * 3
+
+
+def test_what_another_thread_writes_already_is_waited_for_by_nobody_else(ended, monkeypatch):
+    mine, other = ended("p", "q")
+    commit, reached, opened = outcomes.commit, threading.Event(), threading.Event()
+
+    def hold_up_q(batch, **options):
+        if batch[0].claim.invocation.id == "q":
+            reached.set()
+            assert opened.wait(timeout=20)
+        return commit(batch, **options)
+
+    def write_q():
+        other.flush()
+        connection.close()
+
+    monkeypatch.setattr("flows.worker.publish.outcomes.commit", hold_up_q)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_q)
+        assert reached.wait(timeout=5)
+        mine.flush_due([mine, other])
+        assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [True, False]
+        opened.set()
+        writing.result()
+    assert promises.get("q").is_settled
+
+
+def test_two_attempts_of_one_promise_are_not_written_together(ended, claim, commits):
+    lost, other = ended("p", "q")
+    sql.rows("UPDATE flows_promise SET phase = 'ready', node_id = NULL, session = NULL WHERE id = 'p'")
+    other.begin(claim("p"))
+    other.defer(Resolved(value="2"), more_follows=True)
+    lost.flush_due([lost, other])
+    other.flush()
+    assert commits == [["p"], ["q", "p"]]
+    assert promises.get("p").value == 2
+    assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced", "resolved"]
+
+
+def test_what_was_lent_is_taken_back_if_it_could_not_be_written(ended, monkeypatch):
+    ledgers = ended("p", "q")
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "persist", lambda batch: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ledgers[0].flush_due(ledgers)
+    ledgers[1].flush()
+    assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [False, True]
+    ledgers[0].flush()
+    assert promises.get("p").is_settled
+
+
 def test_what_was_done_under_a_lost_claim_is_refused_before_the_next_one_begins(start, claim, unwatched):
     start()
     unwatched.enqueue([claim()])
