@@ -27,9 +27,14 @@ from flows.store.sql import Row, rows
 #
 # `held` is the fence: rows whose claim is gone are not in it, and nothing else is written for them. (What has a node
 # is claimed.) A deadline that has passed counts as gone too, whether or not somebody has written it.
-_HELD = """
+_OUTCOME = """
 WITH outcome AS (
-    SELECT * FROM (
+    SELECT *"""
+
+# What several threads have done waits for nobody's locks: no longer than the commit of other work may take.
+_GIVES_UP = ", set_config('lock_timeout', '50ms', true)"
+
+_HELD = """ FROM (
         SELECT * FROM json_to_recordset(%(outcomes)s::json) AS o(id text, fence bigint, node int, session int,
             state text, phase text, value text, error json, note text, delay float8, failures int, version int,
             wake_at int, outcome text)
@@ -145,8 +150,10 @@ FROM held LEFT JOIN flows_promise parent
 
 
 @cache
-def _statement(*, has_calls: bool, again: bool, has_steps: bool, has_marks: bool, has_ends: bool) -> LiteralString:
-    parts: list[LiteralString] = [_HELD]
+def _statement(
+    *, gives_up: bool, has_calls: bool, again: bool, has_steps: bool, has_marks: bool, has_ends: bool
+) -> LiteralString:
+    parts: list[LiteralString] = [_OUTCOME, _GIVES_UP, _HELD] if gives_up else [_OUTCOME, _HELD]
     if has_calls:
         parts += [_BORN, _AGAIN] if again else [_BORN]
     if has_steps:
@@ -227,6 +234,14 @@ class Outcome:
         awaited = {id: self.continuation for id in self.awaits if id not in self.new_ids and id not in marked}
         return awaited | dict.fromkeys(marked.difference(self.awaits), Continuation.NONE)
 
+    @property
+    def stands_alone(self) -> bool:
+        """True if it touches promises of earlier transactions.
+
+        A statement may update a row once only, and another outcome may be that very row's.
+        """
+        return bool(self.marks or self.cancels)
+
 
 class Committed(NamedTuple):
     """One outcome as written, and if its promise has settled the parent that hangs on it, if any.
@@ -242,15 +257,15 @@ class Committed(NamedTuple):
     is_aside: bool = False
 
 
-def commit(outcomes: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
+def commit(outcomes: Sequence[Outcome], *, again: bool = False, gives_up: bool = False) -> dict[str, Committed]:
     """Write ``outcomes``, each if its claim still holds; return those that were written, by promise id.
 
-    The others are recorded as fenced. An outcome that touches promises of earlier transactions shares its statement
-    with no other: a statement may update a row once only, and the other may be that very row's. ``again`` tells that
-    they may have been written before, without an answer.
+    The others are recorded as fenced. An outcome that ``stands_alone`` shares its statement with no other. ``again``
+    tells that they may have been written before, without an answer. With ``gives_up``, and if none stands alone, all or
+    nothing is written: ``OperationalError`` (see ``sql.is_about_locks``) if others hold locks for too long.
     """
-    together = [outcome for outcome in outcomes if not (outcome.marks or outcome.cancels)]
-    written = _commit(together, again=again) if together else {}
+    together = [outcome for outcome in outcomes if not outcome.stands_alone]
+    written = _commit(together, again=again, gives_up=gives_up) if together else {}
     for outcome in outcomes:
         if outcome.cancels:
             written |= _commit_and_cancel(outcome, again=again)
@@ -272,10 +287,11 @@ def record_fenced(claims: Iterable[Claim]) -> None:
     rows(FENCED, claims=json.dumps([_claim_row(claim) for claim in claims]))
 
 
-def _commit(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
+def _commit(batch: Sequence[Outcome], *, again: bool = False, gives_up: bool = False) -> dict[str, Committed]:
     calls = [row for outcome in batch for row in _call_rows(outcome)]
     awaited = [row for outcome in batch for row in _awaited_rows(outcome)]
     statement = _statement(
+        gives_up=gives_up,
         has_calls=bool(calls),
         again=again,
         has_steps=any(call.is_known for outcome in batch for call in outcome.calls),

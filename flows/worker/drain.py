@@ -104,7 +104,8 @@ def wake_if_slow(following: ReadyRef) -> None:
 
 def _wake(following: ReadyRef) -> None:
     """Wake one more worker, or two if calls are slow: so those at work double, until a message waits, as all are."""
-    wakes_two = _is_slow(following.group) and not pollers.has_messages([following.group])
+    is_for_all = not following.addressee
+    wakes_two = is_for_all and _is_slow(following.group) and not pollers.has_messages([following.group])
     canvas.wake([following])
     if wakes_two:
         canvas.wake_another(following)

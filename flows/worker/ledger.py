@@ -215,8 +215,7 @@ class Ledger:
                 self.release()
         try:
             batch, written = self._persist(others)
-        except Exception:
-            log.exception("what several threads have done cannot be written together")
+        except Exception:  # somebody holds a lock that one of the others needs, or what one has cannot be written
             batch, written = self._persist()
         publish.send(batch, written)
 
@@ -224,16 +223,17 @@ class Ledger:
     def lend(self, seen: Set[str]) -> Iterator[list[Outcome]]:
         """Lend the attempts that have ended to somebody who writes them within the block; take them back if that fails.
 
-        None if they are written already, or one is of a promise of ``seen``: a statement writes one attempt of each.
+        None if somebody writes already, or if one cannot be in a statement with others, ``seen`` being their promises.
         """
-        if not self._writing.acquire(blocking=False):
+        lent: list[Outcome] = []
+        with self._lock:
+            fits = not any(each.stands_alone or each.claim.invocation.id in seen for each in self._finished)
+            if self._finished and fits and self._writing.acquire(blocking=False):
+                lent, self._finished = self._finished, lent
+        if not lent:
             yield []
             return
-        lent: list[Outcome] = []
         try:
-            with self._lock:
-                if not any(outcome.claim.invocation.id in seen for outcome in self._finished):
-                    lent, self._finished = self._finished, lent
             yield lent
         except BaseException:
             with self._lock:
@@ -259,16 +259,10 @@ class Ledger:
                 if running is not None:
                     self._awaited_before |= {call.id for call in running.calls if running.continuation_of(call)}
             batch = [*finished, *([running] if running else [])]
-            seen = {outcome.claim.invocation.id for outcome in batch}
-            for other in others:
-                if other is not self:
-                    lent = loans.enter_context(other.lend(seen))
-                    batch += lent
-                    seen |= {outcome.claim.invocation.id for outcome in lent}
-            if not batch:
-                return [], {}
             try:
-                written = publish.persist(batch)
+                borrowed = _borrowed(loans, batch, [each for each in others if each is not self])
+                batch += borrowed
+                written = publish.persist(batch, gives_up=bool(borrowed)) if batch else {}
             except BaseException:
                 self._put_back(finished, running)
                 raise
@@ -332,6 +326,17 @@ class Ledger:
 
     def _is_late(self) -> bool:
         return time.monotonic() - self._since >= LATE * settings.COMMIT_WITHIN.total_seconds()
+
+
+def _borrowed(loans: ExitStack, batch: Sequence[Outcome], others: Iterable[Ledger]) -> list[Outcome]:
+    """Return what ``others`` lend for one statement with the batch, until ``loans`` end."""
+    if any(outcome.stands_alone for outcome in batch):
+        return []
+    borrowed: list[Outcome] = []
+    for other in others:
+        seen = {outcome.claim.invocation.id for outcome in (*batch, *borrowed)}
+        borrowed += loans.enter_context(other.lend(seen))
+    return borrowed
 
 
 def _after(running: Outcome, ended: Outcome) -> Outcome:

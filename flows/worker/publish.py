@@ -14,6 +14,7 @@ from flows.engine.decision import Call, SetAside
 from flows.store import joins, outcomes
 from flows.store.claims import ReadyRef
 from flows.store.outcomes import Committed, Outcome
+from flows.store.sql import is_about_locks
 from flows.worker import changes
 
 log = logging.getLogger(__name__)
@@ -22,19 +23,22 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 0.5
 
 
-def persist(batch: Sequence[Outcome], *, again: bool = False) -> dict[str, Committed]:
+def persist(batch: Sequence[Outcome], *, again: bool = False, gives_up: bool = False) -> dict[str, Committed]:
     """Write ``batch`` and return what was written, by promise id; the rest had lost its claim.
 
     Waits for PostgreSQL as long as it is away or writes nothing: finished work is not thrown away. If an answer is lost
-    and the batch is written again, its calls are there already and its ends are refused; the sweep then sends.
+    and the batch is written again, its calls are there already and its ends are refused; the sweep then sends. With
+    ``gives_up`` it does not wait for others' locks, but raises ``OperationalError``.
     """
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
-            return outcomes.commit(batch, again=again)
+            return outcomes.commit(batch, again=again, gives_up=gives_up)
         except (IntegrityError, DataError) as error:
             return _persist_one_by_one(batch, error, again=again)
         except (DatabaseError, InterfaceError) as error:
+            if gives_up and is_about_locks(error):
+                raise
             log.warning("%d outcomes wait for PostgreSQL: %s", len(batch), error)
         except Exception as error:  # one outcome that cannot be written must not hold up the others
             return _persist_one_by_one(batch, error, again=again)

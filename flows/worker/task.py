@@ -71,10 +71,10 @@ class DurableTask(Task):  # type: ignore[type-arg]  # generic in its stubs only
         self.request.update(drains=drains, looks=was_announced or claim is None or following is not None)
         if claim is None:
             return Unsettled("it has settled, runs elsewhere, waits, or does not exist")
-        if following is not None:
-            wake_if_slow(following)
-        changes.claimed([claim])
         with _retiring():
+            if following is not None:
+                wake_if_slow(following)
+            changes.claimed([claim])
             decision = run_attempt(claim, ledger())
             if decision is None:
                 return Unsettled("fenced")

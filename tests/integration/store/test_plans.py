@@ -33,7 +33,7 @@ def test_a_join_looks_at_the_calls_of_its_parents_only():
 
 
 def statement(**parts):
-    return outcomes._statement(**{"again": False, "has_steps": False, "has_marks": False, **parts})
+    return outcomes._statement(**{"gives_up": False, "again": False, "has_steps": False, "has_marks": False, **parts})
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,18 @@ def statement(**parts):
         statement(has_calls=True, has_ends=False),
         statement(has_calls=False, has_ends=True),
         statement(has_calls=True, has_ends=True),
+        statement(has_calls=True, has_ends=True, gives_up=True),
     ],
-    ids=["read", "claim named", "claim ready", "join", "commit of calls", "commit of ends", "commit of both"],
+    ids=[
+        "read",
+        "claim named",
+        "claim ready",
+        "join",
+        "commit of calls",
+        "commit of ends",
+        "commit of both",
+        "commit of several threads",
+    ],
 )
 def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
     """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""

@@ -114,6 +114,14 @@ def test_beside_a_message_that_waits_a_drain_of_slow_calls_wakes_one(started, qu
     assert queue_length("service-c") == before + 1
 
 
+def test_of_calls_to_one_node_a_drain_sends_one_message(worker, monkeypatch):
+    sent = []
+    monkeypatch.setattr(canvas, "send", sent.extend)
+    ready = ReadyRef(id="p", group="service-c", function="baz", addressee="node@test")
+    drains._wake(ready)
+    assert sent == [ready]
+
+
 class Message:
     """What Celery's state knows of a message in hand."""
 

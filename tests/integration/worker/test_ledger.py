@@ -178,9 +178,9 @@ def test_what_one_thread_cannot_write_holds_up_no_other(start, claim, queue_leng
     for promise_id in (*ids, stuck):
         start(promise_id)
 
-    def persist_others(batch):
+    def persist_others(batch, **options):
         assert stuck not in [outcome.claim.invocation.id for outcome in batch], "on purpose"
-        return persist(batch)
+        return persist(batch, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(publish, "persist", persist_others)
@@ -266,10 +266,60 @@ def test_two_attempts_of_one_promise_are_not_written_together(ended, claim, comm
     assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced", "resolved"]
 
 
+def test_what_touches_other_promises_is_written_alone(ended, start, claim, commits):
+    (mine,) = ended("p")
+    other = Ledger()
+    start("q")
+    other.begin(claim("q"))
+    other.cancel(["q.0"])
+    other.defer(Resolved(value="1"), more_follows=True)
+    mine.flush_due([mine, other])
+    other.flush_due([mine, other])
+    assert commits == [["p"], ["q"]]
+
+
+def test_who_has_nothing_to_lend_is_not_held_up(start, claim, unwatched):
+    start()
+    unwatched.begin(claim())
+
+    def finish():
+        unwatched.finish(Resolved(value="1"), celery_continues=False)
+        connection.close()
+
+    with unwatched.lend(set()) as lent, ThreadPoolExecutor(1) as pool:
+        pool.submit(finish).result(timeout=20)
+    assert lent == []
+    assert promises.get("p").is_settled
+
+
+def test_a_lock_that_the_work_of_another_thread_needs_holds_up_nobody_else(ended):
+    mine, other = ended("p", "q")
+    locked, free = threading.Event(), threading.Event()
+
+    def lock_q():
+        with transaction.atomic():
+            sql.rows("SELECT id FROM flows_promise WHERE id = 'q' FOR UPDATE")
+            locked.set()
+            assert free.wait(timeout=20)
+        connection.close()
+
+    backend = sql.ensured().info.backend_pid
+    with ThreadPoolExecutor(1) as pool:
+        locking = pool.submit(lock_q)
+        assert locked.wait(timeout=5)
+        mine.flush_due([mine, other])
+        assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [True, False]
+        free.set()
+        locking.result()
+    other.flush()
+    assert promises.get("q").is_settled
+    assert sql.ensured().info.backend_pid == backend
+
+
 def test_what_was_lent_is_taken_back_if_it_could_not_be_written(ended, monkeypatch):
     ledgers = ended("p", "q")
     with monkeypatch.context() as patched:
-        patched.setattr(publish, "persist", lambda batch: 1 / 0)
+        patched.setattr(publish, "persist", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ledgers[0].flush_due(ledgers)
     ledgers[1].flush()
@@ -367,7 +417,7 @@ def test_an_attempt_that_ended_while_its_calls_could_not_be_written_is_kept_with
     ledger.record(call(running, 0, kind=Kind.RUN, state=State.RESOLVED, value="3"))
     reached, ended = threading.Event(), threading.Event()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         reached.set()
         assert ended.wait(timeout=20)
         raise KeyError
