@@ -18,18 +18,17 @@ from bench.rows import Row
 from bench.run import Run
 from bench.system import System
 from bench.systems import BASES, SYSTEMS, installed
-from bench.systems.celery import CELERY_NESTED
 from bench.systems.flows import FLOWS
 from bench.table import figure, table
-from bench.workloads import CALLS_10, CALLS_1000, CHAINS, FAN_OUTS, LATENCY, SLOW_FAN_OUT, STEPS, THROUGHPUT
+from bench.workloads import CALLS, FAN_OUT_100, FAN_OUT_1000, LATENCY, SLOW_FAN_OUT, STEPS, THROUGHPUT
 from local.servers import LOCAL, ServerError, Servers
 from local.stack import Stack, StackError
 
 SLOW = Setting(pool="threads", concurrency=8, counts={"worker-b": 4})
 POOLS = ("threads", "solo")
 # What some may not get done comes late: they are out then.
-ON_PREFORK = (LATENCY, *FAN_OUTS, STEPS, CALLS_10, THROUGHPUT, CALLS_1000)
-COMPARED = (*ON_PREFORK, SLOW_FAN_OUT, *filled.WORKLOADS)
+ON_PREFORK = ((LATENCY,), (FAN_OUT_100,), (FAN_OUT_1000,), (STEPS,), (THROUGHPUT,), CALLS)
+COMPARED = (*(workload for together in ON_PREFORK for workload in together), SLOW_FAN_OUT, *filled.WORKLOADS)
 WORKLOADS = (*(workload.name for workload in COMPARED), killed.WORKLOAD, gateway.WORKLOAD, idle.WORKLOAD)
 
 
@@ -116,14 +115,14 @@ def _measure(run: Run, pools: Sequence[str]) -> Iterator[Row]:
         yield from run.compare(Setting(), ON_PREFORK, SYSTEMS)
     for pool in POOLS:
         if pool in pools:
-            fewer = [replace(workload, rounds=2) for workload in (*CHAINS, *FAN_OUTS)]
+            fewer = [(replace(each, rounds=2),) for each in (LATENCY, THROUGHPUT, FAN_OUT_100, FAN_OUT_1000)]
             yield from run.compare(Setting(pool=pool), fewer, (FLOWS, *BASES))
     if SLOW.pool in pools:
-        yield from run.compare(SLOW, (SLOW_FAN_OUT,), SYSTEMS)
+        yield from run.compare(SLOW, [[SLOW_FAN_OUT]], SYSTEMS)
     yield from killed.measure_killed(run)
     yield from gateway.measure_gateway(run)
     yield from idle.measure_idle(run)
-    yield from filled.compare_filled(run, (FLOWS, CELERY_NESTED))
+    yield from filled.compare_filled(run)
 
 
 def _shown(rows: Iterator[Row]) -> Iterator[Row]:

@@ -1,4 +1,7 @@
-"""W9: chains while the table holds a million settled promises, copies of a chain that really ran."""
+"""W9: chains while the table holds a million settled promises, copies of a chain that really ran.
+
+Beside a second installation whose table is almost empty: one is compared with the other, in the same rounds.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,17 +12,18 @@ from psycopg import sql
 from bench.installation import Setting
 from bench.rows import Row
 from bench.run import Run
-from bench.system import System
-from bench.systems.flows import FLOWS
-from bench.workloads import CHAINS, Workload
+from bench.systems.celery import CELERY_NESTED
+from bench.systems.flows import FLOWS, FLOWS_SECOND, SECOND_DATABASE, second
+from bench.workloads import LATENCY, THROUGHPUT, Workload
+from local.stack import Stack
 
 PROMISES = 1_000_000
 PROMISES_OF_A_CHAIN = 3
 # Workers that are measured on an almost empty table have done about as much before.
 WARM_CHAINS = 1_000
 WORKLOADS: tuple[Workload, ...] = tuple(
-    replace(chains, rounds=2, name=f"W9-{chains.name}", title=f"{chains.title}, {PROMISES:,} promises in the table")
-    for chains in CHAINS
+    replace(chains, name=f"W9-{chains.name}", title=f"{chains.title}, {PROMISES:,} promises in the table")
+    for chains in (LATENCY, THROUGHPUT)
 )
 
 A_CHAIN = "SELECT root_id FROM flows_promise WHERE function = 'baz' AND state = 'resolved' ORDER BY created_at LIMIT 1"
@@ -35,21 +39,30 @@ WHERE {key} = %(root)s OR starts_with({key}, %(root)s || '.')
 """
 
 
-def compare_filled(run: Run, systems: Sequence[System]) -> Iterator[Row]:
-    """Fill the table, and measure chains again."""
+def compare_filled(run: Run) -> Iterator[Row]:
+    """Fill the table of one installation, and measure chains in both."""
     wanted = [workload for workload in WORKLOADS if run.wants(workload.name)]
-    chosen = [system for system in systems if system in run.systems]
-    if not wanted or FLOWS not in chosen:
+    if not wanted or FLOWS not in run.systems:
         return
     setting = Setting()
-    with run.installed(chosen, setting) as installations:
-        for installation in installations.values():
-            with installation.turn():
-                installation.ask("at_once", installation.side.probe, (), expected=3, times=WARM_CHAINS)
-        with psycopg.connect(run.servers.database_url, autocommit=True) as database:
+    systems = (FLOWS, FLOWS_SECOND, *(system for system in (CELERY_NESTED,) if system in run.systems))
+    with psycopg.connect(run.servers.database_url, autocommit=True) as database:
+        database.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(SECOND_DATABASE)))
+        Stack(second(run.servers).environ, folder=run.folder, only=()).migrate()
+        with run.installed(systems, setting) as installations:
+            for installation in installations.values():
+                with installation.turn():
+                    installation.ask("at_once", installation.side.probe, (), expected=3, times=WARM_CHAINS)
             fill(database, PROMISES)
-        for workload in wanted:
-            yield from run.rows(workload, setting, chosen, installations)
+            for workload in wanted:
+                yield from _compared(run.rows([workload], setting, systems, installations))
+
+
+def _compared(rows: Sequence[Row]) -> Iterator[Row]:
+    full, almost_empty, *others = rows
+    ratio = (full.per_s or full.p50_ms or 0) / (almost_empty.per_s or almost_empty.p50_ms or 1)
+    yield replace(full, note=f"x{ratio:.2f} of the almost empty table")
+    yield from (replace(almost_empty, note="an almost empty table"), *others)
 
 
 def fill(database: psycopg.Connection, promises: int) -> None:

@@ -16,25 +16,44 @@ MAIN = "flows"
 
 
 def measure(
-    workload: Workload, systems: Sequence[System], installations: Mapping[str, Installation], rounds: int | None = None
-) -> dict[str, Rounds]:
-    """Return what each system that can do the workload took, by its name; fewer rounds of a slow one.
+    workloads: Sequence[Workload],
+    systems: Sequence[System],
+    installations: Mapping[str, Installation],
+    rounds: int | None = None,
+) -> dict[str, dict[str, Rounds]]:
+    """Return what each system that can do a workload took, by the name of the workload and its own.
 
-    Who gave up on an earlier workload is not asked any more.
+    Several workloads take turns, too, round by round. A slow system has fewer rounds; who gave up is asked no more.
     """
-    able = [
-        system for system in systems if workload.call in system.does and not installations[system.side.name].is_given_up
-    ]
-    measured: dict[str, Rounds] = {system.name: [] for system in able}
-    for _ in range(rounds or workload.rounds):
-        for system in able:
-            installation = installations[system.side.name]
-            is_main = system.name in (MAIN, workload.base)
-            took_s = sum(sum(seconds) for seconds in measured[system.name])
-            if (is_main or took_s < ENOUGH_S) and not installation.is_given_up:
-                with suppress(GaveUpError):
-                    measured[system.name].append(_round(workload, system, installation))
+    measured: dict[str, dict[str, Rounds]] = {
+        workload.name: {
+            system.name: []
+            for system in systems
+            if workload.call in system.does and not installations[system.side.name].is_given_up
+        }
+        for workload in workloads
+    }
+    for number in range(rounds or max(workload.rounds for workload in workloads)):
+        for workload in workloads:
+            if number < (rounds or workload.rounds):
+                _all_systems_once(workload, systems, installations, measured[workload.name])
     return measured
+
+
+def _all_systems_once(
+    workload: Workload,
+    systems: Sequence[System],
+    installations: Mapping[str, Installation],
+    measured: dict[str, Rounds],
+) -> None:
+    for system in systems:
+        installation = installations[system.side.name]
+        if system.name not in measured or installation.is_given_up:
+            continue
+        is_main = system.name in (MAIN, workload.base)
+        if is_main or sum(map(sum, measured[system.name])) < ENOUGH_S:
+            with suppress(GaveUpError):
+                measured[system.name].append(_round(workload, system, installation))
 
 
 def _round(workload: Workload, system: System, installation: Installation) -> list[float]:

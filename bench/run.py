@@ -29,22 +29,28 @@ class Run:
         """Tell whether the workload was asked for, by its name or by that of its family, W3 of W3-100."""
         return self.only is None or bool({workload, workload.partition("-")[0]} & set(self.only))
 
-    def compare(self, setting: Setting, workloads: Sequence[Workload], systems: Sequence[System]) -> Iterator[Row]:
-        """Measure systems side by side, those that were asked for, in what they can do."""
-        wanted = [workload for workload in workloads if self.wants(workload.name)]
-        calls = {workload.call for workload in wanted}
+    def compare(
+        self, setting: Setting, workloads: Sequence[Sequence[Workload]], systems: Sequence[System]
+    ) -> Iterator[Row]:
+        """Measure systems side by side, those that were asked for, in what they can do.
+
+        Workloads that stand together are measured in turn.
+        """
+        wanted = [[workload for workload in together if self.wants(workload.name)] for together in workloads]
+        calls = {workload.call for together in wanted for workload in together}
         able = [system for system in systems if system in self.systems and calls & system.does.keys()]
         if not able:
             return
         with self.installed(able, setting) as installations:
-            for workload in wanted:
-                yield from self.rows(workload, setting, able, installations)
+            for together in filter(None, wanted):
+                yield from self.rows(together, setting, able, installations)
 
     def rows(
-        self, workload: Workload, setting: Setting, systems: Sequence[System], installations: Installations
+        self, workloads: Sequence[Workload], setting: Setting, systems: Sequence[System], installations: Installations
     ) -> list[Row]:
-        """Measure one workload on installations that run."""
-        return rows(workload, str(setting), measure(workload, systems, installations, self.reps))
+        """Measure workloads in turn, on installations that run."""
+        measured = measure(workloads, systems, installations, self.reps)
+        return [row for workload in workloads for row in rows(workload, str(setting), measured[workload.name])]
 
     @contextmanager
     def installed(self, systems: Sequence[System], setting: Setting) -> Iterator[Installations]:

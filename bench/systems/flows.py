@@ -2,12 +2,16 @@
 
 import itertools
 import uuid
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-from bench.system import Outcome, Side, System
+from bench.system import Outcome, Side, System, redis_url
 from local.servers import Servers
 
 GROUPS = ("service-a", "service-b", "service-c")
+# Of a second installation, on the same servers.
+SECOND_DATABASE, SECOND_BROKER = "flows_second", 5
 
 
 class Client:
@@ -50,6 +54,12 @@ def variables(servers: Servers) -> dict[str, str]:
     return {**servers.environ, "DJANGO_SETTINGS_MODULE": "bench.settings"}
 
 
+def second(servers: Servers) -> Servers:
+    """Return the same servers with the databases of the second installation."""
+    database_url = urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{SECOND_DATABASE}"))
+    return replace(servers, database_url=database_url, redis_url=redis_url(servers, SECOND_BROKER))
+
+
 SIDE = Side(name="flows", procfile="flows", client=Client, probe="chain", variables=variables)
 CALLS = ("fan_out", "sleepy_fan_out", "calls", "steps")
 FLOWS = System(
@@ -57,4 +67,10 @@ FLOWS = System(
     side=SIDE,
     does={"chain": "chain", "chains": "chain", **dict(zip(CALLS, CALLS, strict=True))},
     configuration="the settings of `gateway_project`; the client calls `begin_rpc` and `Handle.result`",
+)
+# The same again, to be measured beside it: with a table of its own.
+FLOWS_SECOND = replace(
+    FLOWS,
+    name="flows-second",
+    side=replace(SIDE, name="flows-second", variables=lambda servers: variables(second(servers))),
 )

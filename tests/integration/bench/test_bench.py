@@ -18,9 +18,11 @@ from local.stack import Stack
 from tests.conftest import NewServers
 
 TINY = (
-    replace(LATENCY, times=2),
-    replace(THROUGHPUT, times=3),
-    replace(FAN_OUT_100, args=(4,), expected=4, times=1, warm_up=(2,), warm_up_expected=2),
+    (replace(LATENCY, times=2),),
+    (
+        replace(THROUGHPUT, times=3),
+        replace(FAN_OUT_100, args=(4,), expected=4, times=1, warm_up=(2,), warm_up_expected=2),
+    ),
 )
 
 
