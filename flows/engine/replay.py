@@ -54,11 +54,6 @@ class Execution:
         """The attempt that this runs, or has run last."""
         return self._history.invocation
 
-    @property
-    def calls(self) -> int:
-        """How many calls the function has made: what a replay would make again."""
-        return self._history.position
-
     def can_go_on(self, durable_function: AnyFunction, invocation: Invocation, journal: Journal) -> bool:
         """Return True if a replay would come to where the function waits.
 

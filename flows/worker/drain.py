@@ -36,10 +36,9 @@ MAX_BATCH = 100
 # After this long a drain hands over to a message, so that other queues, rate limits and child recycling get their turn.
 DRAIN_S = 1.0
 # For so long a drain waits for the next call: a message would take longer to come than most flows take for a step.
-LINGER_S = 0.050
-# For so long if it keeps a function open that has made so many calls: to replay that takes longer than a message.
-LONG_LINGER_S = 0.250
-LONG = 200
+LINGER_S = 0.250
+# So often it looks meanwhile whether a message waits, which has its turn then.
+LOOK_S = 0.050
 # A drain that waits for less than this share of the time that it is busy is crowded.
 CROWDED = 0.2
 
@@ -50,7 +49,7 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: float | None = None
         self._busy_s = 0.0
-        self._waited_s = LINGER_S
+        self._waited_s = LOOK_S
 
     def batch_size(self) -> int:
         """Return how many promises to claim at once: 1 until a duration is known."""
@@ -163,7 +162,7 @@ class _Drain:
         # The registry itself: `current_app` is looked up anew, for microseconds, each time that it is used.
         self._tasks = current_app.tasks
         # Messages that wait have their turn now and then: calls that are handed over lead on, perhaps for ever.
-        self._gives_way_at = time.monotonic() + LINGER_S if len(groups) > 1 else math.inf
+        self._gives_way_at = time.monotonic() + LOOK_S if len(groups) > 1 else math.inf
         self._to_look: list[str] = []
         # One for each task that something is ready for, and no message was sent, as this drain is about to look for it,
         # or to wait for its token.
@@ -246,21 +245,18 @@ class _Drain:
     def _wait(self) -> list[str]:
         """Return the groups to look in; none if for LINGER_S nothing became ready, or a message waits in a queue.
 
-        With a long function open, and nothing left to tell, it goes on waiting for LONG_LINGER_S.
+        With something left to tell it waits for LOOK_S only.
         """
         if time.monotonic() >= self._gives_way_at:
-            self._gives_way_at = time.monotonic() + LINGER_S
+            self._gives_way_at = time.monotonic() + LOOK_S
             if self._has_messages():
                 return []
         names, opened = list(self._by_task), left_open()
         keeps = (opened.invocation.id, opened.invocation.task_name) if opened else None
-        waits_on = opened is not None and opened.calls >= LONG and not self._left
-        until = time.monotonic() + LONG_LINGER_S
-        found = pollers.wait(names, LINGER_S, keeps)
-        while waits_on and not found and time.monotonic() < until:
-            if process.is_stopping() or self._has_messages():
-                return []
-            found = pollers.wait(names, LINGER_S, keeps)
+        until = time.monotonic() + (0 if self._left else LINGER_S)
+        found = pollers.wait(names, LOOK_S, keeps)
+        while not found and time.monotonic() < until and not process.is_stopping() and not self._has_messages():
+            found = pollers.wait(names, LOOK_S, keeps)
         return list(dict.fromkeys(self._by_task[name].group for name in found))
 
     def _has_messages(self) -> bool:

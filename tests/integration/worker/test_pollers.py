@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -199,10 +198,10 @@ def waiting_drain(
         connection.close()
 
     def start(group: str) -> "Future[Any]":
-        monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+        monkeypatch.setattr("flows.worker.drain.LOOK_S", 20)
         monkeypatch.setattr("flows.worker.drain.DRAIN_S", 60)
         drained = in_thread(drain_in_thread, group)
-        monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.05)
+        monkeypatch.setattr("flows.worker.drain.LOOK_S", 0.05)
         return drained
 
     return start
@@ -265,9 +264,9 @@ def test_what_was_left_to_a_drain_is_sent_if_that_ends_before(shared, messages, 
 
 def test_a_drain_gives_way_to_a_message_now_and_then(shared, messages, monkeypatch):
     assert canvas.wake([BAZ]) == [BAZ]
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0)
+    monkeypatch.setattr("flows.worker.drain.LOOK_S", 0)
     waits = _Drain("service-a", ())
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 20)
+    monkeypatch.setattr("flows.worker.drain.LOOK_S", 20)
     began = time.monotonic()
     waits.run(looks=False)
     assert time.monotonic() - began < 10
@@ -302,13 +301,12 @@ def test_while_the_broker_is_away_nobody_asks_it_for_messages(queue_length, monk
 
 @pytest.fixture
 def alone(worker: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The node serves service-a alone, and a function is long that has made one call."""
+    """The node serves service-a alone, and its drains wait for a minute, but look around often."""
     process.become_node(worker, "node@test", ("service-a",))
     queues = current_app.amqp.queues
     monkeypatch.setattr(queues, "_consume_from", {"service-a": queues["service-a"]})
-    monkeypatch.setattr("flows.worker.drain.LONG", 1)
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
-    monkeypatch.setattr("flows.worker.drain.LONG_LINGER_S", 60)
+    monkeypatch.setattr("flows.worker.drain.LOOK_S", 0.02)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 60)
 
 
 @pytest.fixture
@@ -332,7 +330,7 @@ def foo(client: Any) -> None:
     current_app.tasks["service-a.foo"].apply(task_id="p")
 
 
-def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
+def test_a_function_that_is_kept_open_goes_on_without_a_message(
     waits, waiting, in_thread, messages, client, monkeypatch
 ):
     went_on = []
@@ -345,11 +343,12 @@ def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
     monkeypatch.setattr(Execution, "go_on", noted)
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 60)
+    monkeypatch.setattr("flows.worker.drain.LOOK_S", 60)
     wait_until(lambda: waits[-1] == 60 and waiting())
     (child,), _ = claims.claim_ready("service-b", ["bar"], 1, process.holder())
     ledger().begin(child)
-    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0.02)
+    monkeypatch.setattr("flows.worker.drain.LOOK_S", 0.02)
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0)
     ledger().finish(Resolved(value="2"), celery_continues=False)
     drained.result(timeout=10)
     assert promises.get("p").value == 3
@@ -357,7 +356,7 @@ def test_a_long_function_that_is_kept_open_goes_on_without_a_message(
     assert messages() == [0, 1, 0]
 
 
-def test_who_keeps_a_long_function_open_gives_way_to_a_message(waits, in_thread, client):
+def test_who_keeps_a_function_open_gives_way_to_a_message(waits, in_thread, client):
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
     client.lpush("service-a", "an ordinary task")
@@ -365,7 +364,7 @@ def test_who_keeps_a_long_function_open_gives_way_to_a_message(waits, in_thread,
     assert promises.get("p").phase is Phase.SUSPENDED
 
 
-def test_who_keeps_a_long_function_open_ends_with_its_node(waits, in_thread, client):
+def test_who_keeps_a_function_open_ends_with_its_node(waits, in_thread, client):
     drained = in_thread(foo, client)
     wait_until(lambda: len(waits) > 3)
     process.stop_draining()
@@ -373,16 +372,21 @@ def test_who_keeps_a_long_function_open_ends_with_its_node(waits, in_thread, cli
     assert promises.get("p").phase is Phase.SUSPENDED
 
 
-def test_what_was_left_to_a_drain_is_sent_before_a_long_function_is_waited_for(waits, messages, monkeypatch):
-    monkeypatch.setattr("flows.worker.drain.left_open", lambda: SimpleNamespace(calls=1, invocation=BAR))
+def test_a_drain_that_waits_gives_way_to_a_message(waits, in_thread, client):
+    drained = in_thread(lambda: drain("service-a", looks=False))
+    wait_until(lambda: len(waits) > 3)
+    client.lpush("service-a", "an ordinary task")
+    drained.result(timeout=10)
+
+
+def test_what_was_left_to_a_drain_is_sent_before_it_waits_for_long(waits, messages):
     drain("service-a", looks=False, left=[BAR])
     assert len(waits) == 1
     assert messages() == [0, 1, 0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("LONG", 2), ("LONG_LINGER_S", 0)])
-def test_a_drain_waits_longer_for_long_functions_alone_and_not_for_ever(waits, client, monkeypatch, name, value):
-    monkeypatch.setattr(f"flows.worker.drain.{name}", value)
+def test_a_drain_does_not_wait_for_ever(waits, client, monkeypatch):
+    monkeypatch.setattr("flows.worker.drain.LINGER_S", 0)
     foo(client)
     assert promises.get("p").phase is Phase.SUSPENDED
     assert len(waits) == 1
