@@ -98,7 +98,7 @@ def test_a_drain_sends_no_message_beside_one_that_is_on_its_way(started, queue_l
 @pytest.mark.parametrize(("seconds", "messages"), [(0.001, 1), (0.05, 2)])
 def test_of_slow_calls_a_drain_wakes_two_more_workers(started, queue_length, seconds, messages):
     with current_app.connection_for_write() as connection:
-        connection.default_channel.queue_purge("service-c")
+        connection.default_channel.queue_purge("service-c")  # type: ignore[attr-defined]  # missing from the stubs
     drains._pace("service-c").measured([seconds])
     arrived("service-c")
     drain("service-c")
@@ -115,7 +115,7 @@ def test_beside_a_message_that_waits_a_drain_of_slow_calls_wakes_one(started, qu
 
 
 def test_of_calls_to_one_node_a_drain_sends_one_message(worker, monkeypatch):
-    sent = []
+    sent: list[ReadyRef] = []
     monkeypatch.setattr(canvas, "send", sent.extend)
     ready = ReadyRef(id="p", group="service-c", function="baz", addressee="node@test")
     drains._wake(ready)
