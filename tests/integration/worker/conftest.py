@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -6,15 +7,37 @@ import pytest
 from celery import current_app
 from django.db import connection
 
+from flows import pollers
 from flows.store import nodes
 from flows.store.nodes import NodeInfo
 from flows.worker import drain, process
+from flows.worker.ledger import Ledger
 
 
 def end_session() -> None:
     """Have PostgreSQL end the session of this thread's connection."""
     with closing(connection.copy()) as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
+
+
+def leaving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the function in a thread that ends then: what it leaves open is found by whatever test runs later."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        pollers.leave()
+        connection.close()
+
+
+class Gate:
+    """Holds up whoever comes to it until it is ``opened``; ``reached`` tells that somebody has come."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(timeout=20)
 
 
 @pytest.fixture
@@ -38,3 +61,22 @@ def worker(
     process.retire()
     process._flags[process._STOPPING] = 0
     connection.close()
+
+
+@pytest.fixture
+def ledger(queue_length: Callable[[str], int]) -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def patient(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger that gives no claim back, however slow the machine is."""
+    monkeypatch.setattr("flows.worker.ledger.PATIENCE_S", 60)
+    return ledger
+
+
+@pytest.fixture
+def unwatched(patient: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A ledger whose watchdog is busy with something else."""
+    monkeypatch.setattr("flows.worker.process.watch", lambda _: None)
+    return patient

@@ -2,7 +2,6 @@ import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
@@ -14,21 +13,9 @@ from flows.store import joins, outcomes, promises, sql
 from flows.worker import publish
 from flows.worker.ledger import PORTION, Ledger
 from tests.integration.conftest import call, resolve, suspend
-from tests.integration.worker.conftest import end_session
+from tests.integration.worker.conftest import Gate, end_session
 from tests.orders.models import Payment, pay
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def ledger(queue_length):
-    return Ledger()
-
-
-@pytest.fixture
-def patient(ledger, monkeypatch):
-    """A ledger that gives no claim back, however slow the machine is."""
-    monkeypatch.setattr("flows.worker.ledger.PATIENCE_S", 60)
-    return ledger
 
 
 def test_what_a_running_attempt_did_is_committed_while_it_runs(start, claim, ledger):
@@ -68,12 +55,11 @@ def test_what_was_finished_is_committed_while_the_next_attempt_runs(start, claim
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Hold up whoever writes until it is opened; ``reached`` tells that somebody waits there."""
-    gate, commit = SimpleNamespace(reached=threading.Event(), opened=threading.Event()), outcomes.commit
+    """Hold up whoever writes until it is opened."""
+    gate, commit = Gate(), outcomes.commit
 
     def wait_and_commit(batch, **options):
-        gate.reached.set()
-        assert gate.opened.wait(timeout=20)
+        gate.wait()
         return commit(batch, **options)
 
     monkeypatch.setattr("flows.worker.publish.outcomes.commit", wait_and_commit)
@@ -99,13 +85,6 @@ def test_attempts_go_on_while_the_watchdog_writes_what_was_finished(start, claim
     patient.defer(Resolved(value="3"))
     assert [promises.get(promise_id).value for promise_id in ids] == [1, 2, 3]
     assert promises.children("r", 10) == ["r.0"]
-
-
-@pytest.fixture
-def unwatched(patient, monkeypatch):
-    """A ledger whose watchdog is busy with something else."""
-    monkeypatch.setattr("flows.worker.process.watch", lambda _: None)
-    return patient
 
 
 @pytest.fixture
@@ -191,141 +170,6 @@ def test_what_one_thread_cannot_write_holds_up_no_other(start, claim, queue_leng
         wait_until(lambda: all(promises.get(promise_id).is_settled for promise_id in ids), within_s=5)
         assert not promises.get(stuck).is_settled
     wait_until(lambda: promises.get(stuck).is_settled, within_s=5)
-
-
-@pytest.fixture
-def ended(start, claim, unwatched):
-    """Return a function that ends the attempts of promises, each in a ledger of its own, and returns the ledgers."""
-
-    def end(*ids):
-        ledgers = [Ledger() for _ in ids]
-        for ledger, promise_id in zip(ledgers, ids, strict=True):
-            start(promise_id)
-            ledger.begin(claim(promise_id))
-            ledger.defer(Resolved(value="1"), more_follows=True)
-        return ledgers
-
-    return end
-
-
-@pytest.fixture
-def commits(monkeypatch):
-    """The promises of each commit."""
-    commits, commit = [], outcomes.commit
-
-    def noted(batch, **options):
-        commits.append([outcome.claim.invocation.id for outcome in batch])
-        return commit(batch, **options)
-
-    monkeypatch.setattr("flows.worker.publish.outcomes.commit", noted)
-    return commits
-
-
-def test_what_has_ended_in_other_threads_is_written_in_the_same_statement(ended, commits):
-    ledgers = ended("p", "q", "r")
-    ledgers[0].flush_due(ledgers)
-    assert commits == [["p", "q", "r"]]
-    assert all(promises.get(promise_id).is_settled for promise_id in "pqr")
-    assert [ledger.due_at() for ledger in ledgers] == [None] * 3
-
-
-def test_what_another_thread_writes_already_is_waited_for_by_nobody_else(ended, monkeypatch):
-    mine, other = ended("p", "q")
-    commit, reached, opened = outcomes.commit, threading.Event(), threading.Event()
-
-    def hold_up_q(batch, **options):
-        if batch[0].claim.invocation.id == "q":
-            reached.set()
-            assert opened.wait(timeout=20)
-        return commit(batch, **options)
-
-    def write_q():
-        other.flush()
-        connection.close()
-
-    monkeypatch.setattr("flows.worker.publish.outcomes.commit", hold_up_q)
-    with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write_q)
-        assert reached.wait(timeout=5)
-        mine.flush_due([mine, other])
-        assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [True, False]
-        opened.set()
-        writing.result()
-    assert promises.get("q").is_settled
-
-
-def test_two_attempts_of_one_promise_are_not_written_together(ended, claim, commits):
-    lost, other = ended("p", "q")
-    sql.rows("UPDATE flows_promise SET phase = 'ready', node_id = NULL, session = NULL WHERE id = 'p'")
-    other.begin(claim("p"))
-    other.defer(Resolved(value="2"), more_follows=True)
-    lost.flush_due([lost, other])
-    other.flush()
-    assert commits == [["p"], ["q", "p"]]
-    assert promises.get("p").value == 2
-    assert [attempt["outcome"] for attempt in promises.attempts("p")] == ["fenced", "resolved"]
-
-
-def test_what_touches_other_promises_is_written_alone(ended, start, claim, commits):
-    (mine,) = ended("p")
-    other = Ledger()
-    start("q")
-    other.begin(claim("q"))
-    other.cancel(["q.0"])
-    other.defer(Resolved(value="1"), more_follows=True)
-    mine.flush_due([mine, other])
-    other.flush_due([mine, other])
-    assert commits == [["p"], ["q"]]
-
-
-def test_who_has_nothing_to_lend_is_not_held_up(start, claim, unwatched):
-    start()
-    unwatched.begin(claim())
-
-    def finish():
-        unwatched.finish(Resolved(value="1"), celery_continues=False)
-        connection.close()
-
-    with unwatched.lend(set()) as lent, ThreadPoolExecutor(1) as pool:
-        pool.submit(finish).result(timeout=20)
-    assert lent == []
-    assert promises.get("p").is_settled
-
-
-def test_a_lock_that_the_work_of_another_thread_needs_holds_up_nobody_else(ended):
-    mine, other = ended("p", "q")
-    locked, free = threading.Event(), threading.Event()
-
-    def lock_q():
-        with transaction.atomic():
-            sql.rows("SELECT id FROM flows_promise WHERE id = 'q' FOR UPDATE")
-            locked.set()
-            assert free.wait(timeout=20)
-        connection.close()
-
-    backend = sql.ensured().info.backend_pid
-    with ThreadPoolExecutor(1) as pool:
-        locking = pool.submit(lock_q)
-        assert locked.wait(timeout=5)
-        mine.flush_due([mine, other])
-        assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [True, False]
-        free.set()
-        locking.result()
-    other.flush()
-    assert promises.get("q").is_settled
-    assert sql.ensured().info.backend_pid == backend
-
-
-def test_what_was_lent_is_taken_back_if_it_could_not_be_written(ended, monkeypatch):
-    ledgers = ended("p", "q")
-    with monkeypatch.context() as patched:
-        patched.setattr(publish, "persist", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            ledgers[0].flush_due(ledgers)
-    ledgers[1].flush()
-    assert [promises.get(promise_id).is_settled for promise_id in "pq"] == [False, True]
-    ledgers[0].flush()
-    assert promises.get("p").is_settled
 
 
 def test_what_was_done_under_a_lost_claim_is_refused_before_the_next_one_begins(start, claim, unwatched):
@@ -415,19 +259,18 @@ def test_an_attempt_that_ended_while_its_calls_could_not_be_written_is_kept_with
     running = claim()
     ledger.begin(running)
     ledger.record(call(running, 0, kind=Kind.RUN, state=State.RESOLVED, value="3"))
-    reached, ended = threading.Event(), threading.Event()
+    gate = Gate()
 
     def fail(*_: object, **__: object) -> None:
-        reached.set()
-        assert ended.wait(timeout=20)
+        gate.wait()
         raise KeyError
 
     with monkeypatch.context() as patched, ThreadPoolExecutor(1) as pool:
         patched.setattr("flows.worker.publish.persist", fail)
         flushed = pool.submit(ledger.flush)
-        assert reached.wait(timeout=5)
+        assert gate.reached.wait(timeout=5)
         ledger.defer(Resolved(value="1"), more_follows=True)
-        ended.set()
+        gate.opened.set()
         with pytest.raises(KeyError):
             flushed.result(timeout=20)
     ledger.flush()

@@ -20,6 +20,7 @@ from flows.store.claims import ReadyRef
 from flows.worker import process
 from flows.worker.drain import _Drain, drain
 from flows.worker.ledger import ledger
+from tests.integration.worker.conftest import leaving
 from tests.waiting import wait_until
 
 BAZ = ReadyRef(id="p", group="service-c", function="baz")
@@ -32,15 +33,6 @@ def waiting(client: Any) -> Callable[[], int]:
     """How many clients wait at a list of this broker: workers of other tests may wait at another of its server."""
     own = client.client_info()["db"]
     return lambda: sum(other["db"] == str(own) and "b" in other["flags"] for other in client.client_list())
-
-
-def leaving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function in a thread that ends then: what it leaves open is found by whatever test runs later."""
-    try:
-        return function(*args, **kwargs)
-    finally:
-        pollers.leave()
-        connection.close()
 
 
 @pytest.fixture
