@@ -45,7 +45,9 @@ def compare_filled(run: Run) -> Iterator[Row]:
     if not wanted or FLOWS not in run.systems:
         return
     setting = Setting()
-    systems = (FLOWS, FLOWS_SECOND, *(system for system in (CELERY_NESTED,) if system in run.systems))
+    systems = [FLOWS, FLOWS_SECOND]
+    if CELERY_NESTED in run.systems:
+        systems.append(CELERY_NESTED)
     with psycopg.connect(run.servers.database_url, autocommit=True) as database:
         database.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(SECOND_DATABASE)))
         Stack(second(run.servers).environ, folder=run.folder, only=()).migrate()

@@ -38,3 +38,8 @@ class System:
 def redis_url(servers: Servers, database: int) -> str:
     """Return the URL of one of the numbered databases of the Redis that all systems share."""
     return urlunsplit(urlsplit(servers.redis_url)._replace(path=f"/{database}"))
+
+
+def database_url(servers: Servers, name: str) -> str:
+    """Return the URL of a database of that name in the PostgreSQL that all systems share."""
+    return urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))

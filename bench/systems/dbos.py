@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from bench.system import Outcome, Side, System
+from bench.system import Outcome, Side, System, database_url
 from local.servers import Servers
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def is_installed() -> bool:
 
 
 def _variables(name: str, poll_s: float, servers: Servers) -> Mapping[str, str]:
-    url = urlsplit(servers.database_url)._replace(scheme="postgresql", path=f"/{name}")
+    url = urlsplit(database_url(servers, name))._replace(scheme="postgresql")
     return {**servers.environ, "DBOS_SYSTEM_DATABASE_URL": urlunsplit(url), "POLL_S": str(poll_s)}
 
 

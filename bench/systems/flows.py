@@ -4,9 +4,8 @@ import itertools
 import uuid
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from bench.system import Outcome, Side, System, redis_url
+from bench.system import Outcome, Side, System, database_url, redis_url
 from local.servers import Servers
 
 GROUPS = ("service-a", "service-b", "service-c")
@@ -56,8 +55,9 @@ def variables(servers: Servers) -> dict[str, str]:
 
 def second(servers: Servers) -> Servers:
     """Return the same servers with the databases of the second installation."""
-    database_url = urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{SECOND_DATABASE}"))
-    return replace(servers, database_url=database_url, redis_url=redis_url(servers, SECOND_BROKER))
+    return replace(
+        servers, database_url=database_url(servers, SECOND_DATABASE), redis_url=redis_url(servers, SECOND_BROKER)
+    )
 
 
 SIDE = Side(name="flows", procfile="flows", client=Client, probe="chain", variables=variables)
