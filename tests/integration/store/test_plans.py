@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from flows.store import claims, joins, outcomes, promises, sql
+from flows.store import claims, joins, outcomes, promises, sql, sweeps
+from flows.store.claims import Holder
 
 SETTLED = 3_000
 PENDING = 300
@@ -30,6 +31,35 @@ def test_a_join_looks_at_the_calls_of_its_parents_only():
     plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids))
     assert "flows_promise_due" not in plan
     assert "flows_promise_awaited" in plan or "flows_promise_children" in plan
+
+
+HOLDER = Holder(node_id=1, session=1)
+PLANS = "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement = %(text)s"
+
+
+@pytest.mark.parametrize(
+    ("text", "ask"),
+    [
+        (promises.READ, lambda: promises.get_many(["nobody"])),
+        (claims.CLAIM_READY, lambda: claims.claim_ready("nowhere", ["f"], 1, HOLDER)),
+        (joins.JOIN, lambda: joins.join(["nobody"])),
+        (sweeps.DUE, lambda: sweeps.due(["nowhere"], deadlines=True)),
+    ],
+    ids=["read", "claim ready", "join", "due"],
+)
+def test_what_is_asked_again_and_again_is_planned_a_few_times_only(text, ask):
+    for _ in range(20):
+        ask()
+    [plans] = sql.rows(PLANS, text=numbered(text))
+    assert plans["generic_plans"] > plans["custom_plans"]
+
+
+def numbered(text, **types):
+    """Return the statement as PostgreSQL is given it: with numbers for the names of its parameters."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, name in enumerate(names, start=1):
+        text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
+    return text
 
 
 def statement(**parts):
@@ -61,10 +91,7 @@ def statement(**parts):
 )
 def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
     """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""
-    types = {"ids": "text[]"}
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
-    for number, name in enumerate(names, start=1):
-        text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
+    text = numbered(text, ids="text[]")
     plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {text}"))
     assert "Index" in plan
     assert "Seq Scan on flows_promise" not in plan
