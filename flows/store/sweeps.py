@@ -135,22 +135,27 @@ SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at
 """
 )
 
-UNSENT = (
+# Notes that messages are sent before they are: whoever comes for one must not find the promise locked by who notes it.
+# Of two nodes that look at once one has it. Asynchronous: a note that a crash undoes makes one message more.
+TAKE_UNSENT = (
     """
-SELECT id, "group", function, addressee FROM flows_promise
-WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
-    AND (addressee <> '' OR "group" || '.' || function <> ALL(%(attended)s))
-    AND (sent_at IS NULL OR sent_at < now() - """
+UPDATE flows_promise p SET sent_at = now(), sends = LEAST(p.sends + 1, 100) FROM (
+    SELECT id FROM flows_promise
+    WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
+        AND (addressee <> '' OR "group" || '.' || function <> ALL(%(attended)s))
+        AND (sent_at IS NULL OR sent_at < now() - """
     + OVERDUE_AFTER
     + """)
-ORDER BY ready_at LIMIT %(limit)s
+    ORDER BY ready_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS unsent WHERE p.id = unsent.id
+RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_commit', 'off', true)
 """
 )
 
-SENT = """
-UPDATE flows_promise SET sent_at = now(), sends = LEAST(sends + 1, 100) FROM (
+NOT_SENT = """
+UPDATE flows_promise p SET sent_at = NULL, sends = GREATEST(p.sends - 1, 0) FROM (
     SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'ready' ORDER BY id FOR UPDATE SKIP LOCKED
-) AS sent WHERE flows_promise.id = sent.id
+) AS unsent WHERE p.id = unsent.id
 """
 
 
@@ -203,16 +208,16 @@ def note_unserved(limit: int = 500) -> set[str]:
     return {row["group"] for row in rows(UNSERVED, lease=settings.LEASE, limit=limit)}
 
 
-def unsent(
+def take_unsent(
     groups: Sequence[str], addresses: Sequence[str], limit: int = 10, *, attended: Sequence[str] = ()
 ) -> list[ReadyRef]:
     """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue.
 
-    ``addresses`` are the node's own: calls to others are theirs to send. Of the Celery tasks ``attended`` only those
-    for this very node.
+    They count as sent now. ``addresses`` are the node's own: calls to others are theirs to send. Of the Celery tasks
+    ``attended`` only those for this very node.
     """
     found = rows(
-        UNSENT,
+        TAKE_UNSENT,
         groups=list(groups),
         addresses=["", *addresses],
         attended=list(attended),
@@ -231,6 +236,6 @@ def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:
     return found["is_due"], found["seconds"]
 
 
-def mark_sent(promise_ids: Iterable[str]) -> None:
-    """Record that a message was sent again for each of the promises."""
-    rows(SENT, ids=list(promise_ids))
+def not_sent(promise_ids: Iterable[str]) -> None:
+    """Take back that messages were sent for the promises, so that the next sweep does it."""
+    rows(NOT_SENT, ids=list(promise_ids))

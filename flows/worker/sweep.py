@@ -53,7 +53,7 @@ def fire(
     is_due, seconds = sweeps.due(groups, deadlines=deadlines)
     if is_due:
         canvas.wake(joins.join(sweeps.expire_due()))
-        unsent = sweeps.unsent(groups, addresses, attended=attended())
-        if unsent:
-            sweeps.mark_sent(ready.id for ready in canvas.send(unsent))
+        unsent = sweeps.take_unsent(groups, addresses, attended=attended())
+        if unsent and not canvas.send(unsent):
+            sweeps.not_sent(ready.id for ready in unsent)
     return seconds

@@ -155,7 +155,7 @@ def _session(holder: Holder) -> tuple[int, int]:
 
 
 def _lost(moment: Moment) -> Iterator[str]:
-    """Find what could go on and is found neither by ``join_missed``, nor by ``unsent``, nor by a claim."""
+    """Find what could go on and is found neither by ``join_missed``, nor by ``take_unsent``, nor by a claim."""
     twin, now = moment.twin, moment.now
     for row in moment.rows.values():
         twin.table.insert(replace(row))
@@ -170,7 +170,8 @@ def _lost(moment: Moment) -> Iterator[str]:
     for row in ready:
         row.sent_at = None
     groups, addressees = {row.group for row in ready}, {row.addressee for row in ready}
-    if unsent := {row.id for row in ready} - {ref.id for ref in twin.unsent(sorted(groups), sorted(addressees), _MANY)}:
+    taken = twin.take_unsent(sorted(groups), sorted(addressees), _MANY)
+    if unsent := {row.id for row in ready} - {ref.id for ref in taken}:
         yield f"ready, and not sent again: {sorted(unsent)}"
     if hidden := [row.id for row in ready if row.deadline_at > now and not _is_claimed_at_last(twin, row)]:
         yield f"ready, and not to be claimed: {hidden}"

@@ -56,7 +56,7 @@ EFFECTS = {
     *("join", "join_missed", "recover", "recover rejected", "expire_due", "expire_due timer"),
     *("cancel_tree", "cancel_tree of a call"),
     *("settle resolved", "settle rejected", "settle refused", "retry aside", "retry waiting"),
-    *("reopen", "reopen tree", "unsent", "mark_sent"),
+    *("reopen", "reopen tree", "take_unsent", "not_sent"),
 }
 
 
@@ -320,11 +320,14 @@ class Machine(RuleBasedStateMachine):
 
     @_operation(1)
     def send_again(self, rng: Random) -> None:
-        found = self.store.unsent(_some(rng, GROUPS, 1), _pick(rng, HOLDERS).addresses)
-        self._note("unsent", when=bool(found))
-        sent = [ref.id for ref in found] or _some(rng, list(self._rows))
-        self.store.mark_sent(sent)
-        self._note("mark_sent", when=any(self._changed(id) for id in sent))
+        found = self.store.take_unsent(_some(rng, GROUPS, 1), _pick(rng, HOLDERS).addresses)
+        self._note("take_unsent", when=bool(found))
+
+    @_operation(1)
+    def not_sent(self, rng: Random) -> None:
+        ids = _some(rng, list(self._rows))
+        self.store.not_sent(ids)
+        self._note("not_sent", when=any(self._changed(id) for id in ids))
 
     @_operation(2)
     def wait(self, rng: Random) -> None:

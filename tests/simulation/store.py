@@ -216,18 +216,24 @@ class Store:
             self._expire(row)
         return [row.parent_id for row in due if row.parent_id]
 
-    def unsent(self, groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
-        """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue."""
+    def take_unsent(self, groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
+        """Return ready promises of ``groups`` that no worker came for: never sent, or their message is overdue.
+
+        They count as sent now.
+        """
         holder = Holder(node_id=0, session=0, addresses=tuple(addresses))
         ready = [row for group in groups for row in self._ready_rows(group, holder)]
         due = [row for row in ready if row.sent_at is None or self._overdue_at(row) < self._clock()]
-        return [_ref(row) for row in sorted(due, key=_oldest)[:limit]]
+        taken = sorted(due, key=_oldest)[:limit]
+        for row in taken:
+            self.table.update(row, sent_at=self._clock(), sends=min(row.sends + 1, 100))
+        return [_ref(row) for row in taken]
 
-    def mark_sent(self, promise_ids: Iterable[str]) -> None:
-        """Record that a message was sent again for each of the promises."""
+    def not_sent(self, promise_ids: Iterable[str]) -> None:
+        """Take back that messages were sent for the promises."""
         for row in map(self.table.rows.get, promise_ids):
             if row is not None and row.phase is Phase.READY:
-                self.table.update(row, sent_at=self._clock(), sends=min(row.sends + 1, 100))
+                self.table.update(row, sent_at=None, sends=max(row.sends - 1, 0))
 
     # --- what a simulation asks ---
 

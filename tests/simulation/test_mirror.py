@@ -143,12 +143,14 @@ class Mirror(Store):
     def expire_due(self, limit: int = 1000) -> list[str]:
         return self._both(lambda s: s.expire_due(limit), lambda: sweeps.expire_due(limit))
 
-    def unsent(self, groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
-        return self._both(lambda s: s.unsent(groups, addresses, limit), lambda: sweeps.unsent(groups, addresses, limit))
+    def take_unsent(self, groups: Sequence[str], addresses: Sequence[str], limit: int = 10) -> list[ReadyRef]:
+        return self._both(
+            lambda s: s.take_unsent(groups, addresses, limit), lambda: sweeps.take_unsent(groups, addresses, limit)
+        )
 
-    def mark_sent(self, promise_ids: Iterable[str]) -> None:
+    def not_sent(self, promise_ids: Iterable[str]) -> None:
         ids = list(promise_ids)
-        self._both(lambda s: s.mark_sent(ids), lambda: sweeps.mark_sent(ids))
+        self._both(lambda s: s.not_sent(ids), lambda: sweeps.not_sent(ids))
 
     def _both(self, simulated: Callable[[Store], T], real: Callable[[], T]) -> T:
         self._move_times()

@@ -34,8 +34,8 @@ class Hasty(Store):
 
 
 class Mute(Store):
-    def unsent(self, groups, addresses, limit=10):
-        return super().unsent(groups[:1], addresses, limit)
+    def take_unsent(self, groups, addresses, limit=10):
+        return super().take_unsent(groups[:1], addresses, limit)
 
 
 class Blind(Store):

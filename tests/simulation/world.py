@@ -246,8 +246,9 @@ class World:
         if recovered.ready or woken:
             self.boundary("swept, before send")
         self.send([*recovered.ready, *self.needed(woken)])
-        unsent = self.store.unsent([node.group], node.addresses)
-        self.store.mark_sent(ref.id for ref in unsent)
+        unsent = self.store.take_unsent([node.group], node.addresses)
+        if unsent:
+            self.boundary("noted as sent, before send")
         self.send(unsent)
         return bool(recovered.ready or parents or woken or unsent)
 

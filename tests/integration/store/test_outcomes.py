@@ -96,7 +96,7 @@ def test_a_set_aside_promise_is_claimed_by_nobody(start, claim, holder):
     promise = promises.get("p")
     assert (promise.state, promise.phase, promise.note) == (State.PENDING, Phase.ASIDE, "the code changed")
     assert sweeps.recover().ready == []
-    assert sweeps.unsent(["g"], []) == []
+    assert sweeps.take_unsent(["g"], []) == []
 
 
 def test_an_attempt_past_the_deadline_cannot_settle(start, claim):

@@ -71,22 +71,30 @@ def test_due_timers_resolve_and_due_deadlines_time_out(start, claim):
 
 def test_a_promise_whose_message_is_overdue_is_sent_again_ever_more_rarely(start):
     start()
-    assert sweeps.unsent(["g"], []) == []
+    assert sweeps.take_unsent(["g"], []) == []
     for wait_s in (1, 2, 4):
         sql.rows("UPDATE flows_promise SET sent_at = now() - %(wait)s", wait=timedelta(seconds=wait_s + 0.1))
-        assert [each.id for each in sweeps.unsent(["g"], [])] == ["p"]
-        assert sweeps.unsent(["other"], []) == []
-        sweeps.mark_sent(["p"])
-        assert sweeps.unsent(["g"], []) == []
+        assert sweeps.take_unsent(["other"], []) == []
+        assert [each.id for each in sweeps.take_unsent(["g"], [])] == ["p"]
+        assert sweeps.take_unsent(["g"], []) == []
+
+
+def test_a_message_that_could_not_be_sent_is_due_at_the_next_sweep(start):
+    start()
+    sql.rows("UPDATE flows_promise SET sent_at = now() - interval '1 minute', sends = 3")
+    taken = sweeps.take_unsent(["g"], [])
+    sweeps.not_sent(each.id for each in taken)
+    assert sql.rows("SELECT sends FROM flows_promise") == [{"sends": 3}]
+    assert sweeps.take_unsent(["g"], []) == taken
 
 
 def test_nothing_is_sent_for_a_task_that_is_attended_but_to_a_node_of_its_own(start):
     start()
     sql.rows("UPDATE flows_promise SET sent_at = now() - interval '1 minute'")
-    assert sweeps.unsent(["g"], ["1"], attended=["g.f"]) == []
-    assert [each.id for each in sweeps.unsent(["g"], ["1"], attended=["g.other"])] == ["p"]
-    sql.rows("UPDATE flows_promise SET addressee = '1'")
-    assert [each.id for each in sweeps.unsent(["g"], ["1"], attended=["g.f"])] == ["p"]
+    assert sweeps.take_unsent(["g"], ["1"], attended=["g.f"]) == []
+    assert [each.id for each in sweeps.take_unsent(["g"], ["1"], attended=["g.other"])] == ["p"]
+    sql.rows("UPDATE flows_promise SET addressee = '1', sent_at = now() - interval '1 minute'")
+    assert [each.id for each in sweeps.take_unsent(["g"], ["1"], attended=["g.f"])] == ["p"]
 
 
 def test_only_one_of_two_nodes_takes_the_turn(holder):
