@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,20 @@ from tests.conftest import NewServers
 from tests.waiting import wait_until
 
 Query = Callable[..., list[dict[str, Any]]]
+
+LOG_END = 3000  # characters
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the processes that it used have logged last."""
+    report = yield
+    if report.failed:
+        for stack in (used for used in item.funcargs.values() if isinstance(used, Stack)):
+            report.sections += [(f"log of {name}", log.read_text()[-LOG_END:]) for name, log in stack.logs().items()]
+    return report
 
 
 @pytest.fixture(scope="session")
