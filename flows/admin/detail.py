@@ -155,7 +155,8 @@ def _facts(row: Any, promise: TreePromise) -> Iterator[tuple[str, Any]]:
     if row.retry:
         yield "Retry policy", format_html("<code>{}</code>", json_text(row.retry))
     if row.sends:
-        yield "Sent again", f"{row.sends} times, last {moment(row.sent_at)}"
+        last = f"last {moment(row.sent_at)}" if row.sent_at else "not since the broker is away"
+        yield "Sent again", f"{row.sends} times, {last}"
 
 
 def _history(row: Any, promise: TreePromise) -> list[Happening]:

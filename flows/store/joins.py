@@ -17,10 +17,12 @@ RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_comm
 # is found by the sweep.
 JOIN = (
     """
-WITH due AS (
-    SELECT id FROM flows_promise p WHERE p.id = ANY(%(ids)s) AND p.phase = 'suspended' AND"""
+WITH due AS MATERIALIZED (
+    SELECT p.id FROM (SELECT id FROM unnest(%(ids)s::text[]) AS id LIMIT %(count)s) AS ended CROSS JOIN LATERAL (
+        SELECT id FROM flows_promise p WHERE p.id = ended.id AND p.phase = 'suspended' AND"""
     + MAY_GO_ON
-    + """ORDER BY id FOR UPDATE
+    + """FOR UPDATE
+    ) AS p
 )"""
     + _WAKE
 )
@@ -40,7 +42,7 @@ WITH due AS (
 def join(parent_ids: Iterable[str]) -> list[ReadyRef]:
     """Wake those of the promises that are suspended and have what they await; return them."""
     ids = sorted(set(parent_ids))
-    return ready_refs(rows(JOIN, ids=ids), were_suspended=True) if ids else []
+    return ready_refs(rows(JOIN, ids=ids, count=len(ids)), were_suspended=True) if ids else []
 
 
 def join_missed(limit: int = 1000) -> list[ReadyRef]:

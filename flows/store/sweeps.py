@@ -92,15 +92,17 @@ FROM expired
 
 # Nobody serves the group, or no node has the address, for some seconds already; cleared by the next claim.
 UNSERVED = """
-UPDATE flows_promise SET note = CASE addressee WHEN '' THEN 'no live node serves group ' || "group"
-    ELSE 'no live node ' || addressee || ' serves group ' || "group" END || '; start a worker for its queue' FROM (
+WITH unserved AS (
     SELECT id FROM flows_promise p
     WHERE p.phase = 'ready' AND p.note = '' AND p.ready_at < now() - %(lease)s AND NOT EXISTS (
         SELECT FROM flows_node n, json_array_elements_text(n.groups) served
         WHERE n.lease_until > now() AND served = p."group" AND p.addressee IN ('', n.name, n.pid::text))
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-) AS unserved WHERE flows_promise.id = unserved.id
-RETURNING "group"
+)
+UPDATE flows_promise p SET note = CASE p.addressee WHEN '' THEN 'no live node serves group ' || p."group"
+    ELSE 'no live node ' || p.addressee || ' serves group ' || p."group" END || '; start a worker for its queue'
+FROM unserved WHERE p.id = unserved.id
+RETURNING p."group"
 """
 
 # How long after it was sent a message is overdue: the wait doubles with each one, up to 32 sweeps, so that a group
@@ -111,13 +113,18 @@ OVERDUE_AFTER = "%(every)s * power(2, LEAST(sends, 5))"
 # message for one of the oldest will be overdue: looked up at the ends of two indexes. (Where many wait, one after the
 # other is overdue: they are looked at no more than five times between two sweeps.)
 # The LIMIT of `served` tells the planner that there are few: for ten, which it takes any list for, it would plan anew
-# each time, which takes it longer than the look.
+# each time, which takes it longer than the look. And the first of each is asked for, not whether there is one: where
+# many are ready in other groups the planner hopes to meet one soon, and reads the table. (That all deadlines are later
+# than `-infinity` tells it that the index of those that are not null will do.)
 DUE = (
     """
 WITH served AS (SELECT name FROM unnest(%(groups)s::text[]) AS name LIMIT %(group_count)s)
-SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at <= now())
-    OR EXISTS (SELECT FROM flows_promise WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND ready_at <= now())
-    AS is_due,
+SELECT COALESCE(LEAST(
+        (SELECT min(deadline_at) FROM flows_promise WHERE state = 'pending' AND deadline_at > '-infinity'),
+        (SELECT min(first.ready_at) FROM served CROSS JOIN LATERAL (
+            SELECT min(ready_at) AS ready_at FROM flows_promise
+            WHERE phase = 'ready' AND "group" = served.name) AS first)
+    ) <= now(), false) AS is_due,
     extract(epoch FROM LEAST(
         (SELECT min(deadline_at) FROM flows_promise
             WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()),
@@ -136,10 +143,12 @@ SELECT EXISTS (SELECT FROM flows_promise WHERE state = 'pending' AND deadline_at
 )
 
 # Notes that messages are sent before they are: whoever comes for one must not find the promise locked by who notes it.
-# Of two nodes that look at once one has it. Asynchronous: a note that a crash undoes makes one message more.
+# Of two nodes that look at once one has it. If that one dies between the two, the promise waits until its message would
+# be overdue. Asynchronous, as is NOT_SENT: nobody waits for a flush at these locks, and a note that is lost makes one
+# message more.
 TAKE_UNSENT = (
     """
-UPDATE flows_promise p SET sent_at = now(), sends = LEAST(p.sends + 1, 100) FROM (
+WITH unsent AS (
     SELECT id FROM flows_promise
     WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
         AND (addressee <> '' OR "group" || '.' || function <> ALL(%(attended)s))
@@ -147,15 +156,19 @@ UPDATE flows_promise p SET sent_at = now(), sends = LEAST(p.sends + 1, 100) FROM
     + OVERDUE_AFTER
     + """)
     ORDER BY ready_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-) AS unsent WHERE p.id = unsent.id
+)
+UPDATE flows_promise p SET sent_at = now(), sends = LEAST(p.sends + 1, 100) FROM unsent WHERE p.id = unsent.id
 RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_commit', 'off', true)
 """
 )
 
+# Waits for the locks of those who only look.
 NOT_SENT = """
-UPDATE flows_promise p SET sent_at = NULL, sends = GREATEST(p.sends - 1, 0) FROM (
-    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'ready' ORDER BY id FOR UPDATE SKIP LOCKED
-) AS unsent WHERE p.id = unsent.id
+WITH unsent AS (
+    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'ready' ORDER BY id FOR UPDATE
+)
+UPDATE flows_promise p SET sent_at = NULL, sends = GREATEST(p.sends - 1, 0) FROM unsent WHERE p.id = unsent.id
+RETURNING set_config('synchronous_commit', 'off', true)
 """
 
 

@@ -35,7 +35,8 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for stack in (used for used in item.funcargs.values() if isinstance(used, Stack)):
-            report.sections += [(f"log of {name}", log.read_text()[-LOG_END:]) for name, log in stack.logs().items()]
+            for name, log in stack.logs().items():
+                report.sections.append((f"log of {name}", log.read_text(errors="replace")[-LOG_END:]))
     return report
 
 

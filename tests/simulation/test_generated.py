@@ -7,7 +7,7 @@ from flows.domain.promise import Kind
 from tests.simulation.generated import GROUPS, Program, interpret, new_effects, programs
 from tests.simulation.world import Faults, World
 
-EVERYTHING = Faults(crash=0.03, pause=0.05, freeze=0.03, lost=0.1, doubled=0.1)
+EVERYTHING = Faults(crash=0.03, pause=0.05, freeze=0.03, lost=0.1, doubled=0.1, refused=0.1)
 
 
 def _run(program: Program, seed: int, faults: Faults):

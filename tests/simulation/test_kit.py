@@ -11,7 +11,7 @@ from tests.simulation.table import InvariantError
 from tests.simulation.world import Faults, StuckError, World
 
 PROGRAM = [["atomic"], ["gather", [[["atomic"], ["step"]], [["sleep", 1]]]], ["call", [["step"]]], ["atomic"]]
-ROUGH = Faults(crash=0.03, pause=0.05, freeze=0.05, lost=0.1, doubled=0.1)
+ROUGH = Faults(crash=0.03, pause=0.05, freeze=0.05, lost=0.1, doubled=0.1, refused=0.1)
 
 
 def _run(*, seed=0, faults=None, crash_at=0):

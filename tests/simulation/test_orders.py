@@ -45,7 +45,7 @@ def test_crash_at_every_boundary_changes_nothing(answers, items, value, payments
 
 
 def test_crashes_and_lost_messages_at_random_change_nothing(answers, items, value, payments):
-    faults = Faults(crash=0.05, lost=0.2, doubled=0.2)
+    faults = Faults(crash=0.05, lost=0.2, doubled=0.2, refused=0.2)
     for seed in range(50):
         _, *outcome = _fulfil(answers, items, seed=seed, faults=faults)
         assert outcome == [value, payments], f"seed {seed}"

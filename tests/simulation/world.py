@@ -42,8 +42,8 @@ class Faults:
     """How likely each fault is wherever it can happen, from 0 to 1; and how many there may be in all.
 
     ``crash``: a worker, a sweep or a caller ends at a boundary. ``pause``: others go on while a worker stands still.
-    ``freeze``: the same, and its claims are taken from it. ``lost``, ``doubled``: a message. ``early``: no fault; a
-    group commit comes before it must.
+    ``freeze``: the same, and its claims are taken from it. ``lost``, ``doubled``: a message. ``refused``: the messages
+    of a sweep, by a broker that is away. ``early``: no fault; a group commit comes before it must.
     """
 
     crash: float = 0.0
@@ -51,6 +51,7 @@ class Faults:
     freeze: float = 0.0
     lost: float = 0.0
     doubled: float = 0.0
+    refused: float = 0.0
     early: float = 0.25
     most: int = 20
 
@@ -249,7 +250,10 @@ class World:
         unsent = self.store.take_unsent([node.group], node.addresses)
         if unsent:
             self.boundary("noted as sent, before send")
-        self.send(unsent)
+            if self.strikes(self.faults.refused):
+                self.store.not_sent(ref.id for ref in unsent)
+            else:
+                self.send(unsent)
         return bool(recovered.ready or parents or woken or unsent)
 
     def _unanswered(self) -> list[Record]:

@@ -28,9 +28,28 @@ def test_a_join_looks_at_the_calls_of_its_parents_only():
     sql.rows("ANALYZE flows_promise")
     sql.rows(FILL, mark="new", state="pending", count=PENDING)
     ids = [f"new{number}" for number in range(PENDING)]
-    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids))
+    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids, count=PENDING))
     assert "flows_promise_due" not in plan
     assert "flows_promise_awaited" in plan or "flows_promise_children" in plan
+
+
+def test_a_look_ahead_for_one_group_does_not_read_what_is_ready_in_others():
+    sql.rows(FILL, mark="new", state="pending", count=SETTLED)
+    sql.rows("ANALYZE flows_promise")
+    due = numbered(sweeps.DUE, groups="text[]", every="interval", deadlines="bool")
+    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {due}"))
+    assert "Seq Scan on flows_promise" not in plan
+
+
+@pytest.mark.parametrize(
+    "text", [sweeps.TAKE_UNSENT, sweeps.EXPIRE_DUE, sweeps.UNSERVED], ids=["take", "expire", "note"]
+)
+def test_what_a_sweep_takes_is_looked_for_once(text):
+    """In a sub-select it may be looked for again for each row that it is joined to, and each time as many are taken."""
+    text = numbered(text, every="interval", lease="interval")
+    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {text}"))
+    assert re.search(r"CTE \w+\n\s+->  Limit .*\n\s+->  LockRows", plan)
+    assert plan.count("LockRows") == 1
 
 
 HOLDER = Holder(node_id=1, session=1)

@@ -1,4 +1,8 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
+
+from django.db import connection
 
 from flows.conf import Settings
 from flows.domain.promise import Kind, Phase, State
@@ -6,6 +10,7 @@ from flows.engine.decision import Failed
 from flows.store import nodes, outcomes, promises, sql, sweeps
 from flows.store.outcomes import Outcome
 from tests.integration.conftest import call, expire_lease, suspend
+from tests.waiting import wait_until
 
 
 def test_claims_of_a_living_process_are_left_alone(start, claim):
@@ -83,9 +88,49 @@ def test_a_message_that_could_not_be_sent_is_due_at_the_next_sweep(start):
     start()
     sql.rows("UPDATE flows_promise SET sent_at = now() - interval '1 minute', sends = 3")
     taken = sweeps.take_unsent(["g"], [])
+    assert [each.id for each in taken] == ["p"]
     sweeps.not_sent(each.id for each in taken)
     assert sql.rows("SELECT sends FROM flows_promise") == [{"sends": 3}]
     assert sweeps.take_unsent(["g"], []) == taken
+
+
+def test_of_sweeps_that_look_at_once_each_takes_others(start):
+    for number in range(40):
+        start(f"p{number}")
+    sql.rows("UPDATE flows_promise SET sent_at = NULL")
+
+    def take(_: int) -> list[str]:
+        try:
+            return [each.id for each in sweeps.take_unsent(["g"], [])]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [promise_id for ids in pool.map(take, range(4)) for promise_id in ids]
+    assert taken
+    assert len(taken) == len(set(taken))
+
+
+def test_what_was_not_sent_is_taken_back_also_while_others_look_at_it(start):
+    start()
+    sql.rows("UPDATE flows_promise SET sent_at = NULL")
+    taken = sweeps.take_unsent(["g"], [])
+    with closing(connection.copy()) as other, ThreadPoolExecutor(1) as pool:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT FROM flows_promise FOR UPDATE")
+
+        def take_back() -> None:
+            try:
+                sweeps.not_sent(each.id for each in taken)
+            finally:
+                connection.close()
+
+        waits = pool.submit(take_back)
+        wait_until(lambda: sql.rows("SELECT pid FROM pg_locks WHERE NOT granted"))
+        other.rollback()
+        waits.result()
+    assert [each.id for each in sweeps.take_unsent(["g"], [])] == ["p"]
 
 
 def test_nothing_is_sent_for_a_task_that_is_attended_but_to_a_node_of_its_own(start):

@@ -1,4 +1,7 @@
+from contextlib import closing
+
 import pytest
+from django.db import connection
 
 from flows import canvas
 from flows.conf import Settings
@@ -35,28 +38,37 @@ def test_a_sweep_wakes_the_parent_of_what_settled_unnoticed(start, claim, holder
 
 @pytest.fixture
 def unsent(start):
-    """Start a promise that no message was sent for; return how to read what is noted of it, and its row's place."""
+    """Start a promise that no message was sent for; return how others see what is noted of it, and its row's place.
+
+    They see nothing while it is locked.
+    """
     start()
     sql.rows("UPDATE flows_promise SET sent_at = NULL")
-    return lambda: sql.rows("SELECT sends, ctid::text AS place FROM flows_promise")[0]
+
+    def seen():
+        with closing(connection.copy()) as other, other.cursor() as cursor:
+            cursor.execute("SELECT sends, ctid::text FROM flows_promise FOR UPDATE SKIP LOCKED")
+            return cursor.fetchall()
+
+    return seen
 
 
 def test_who_comes_for_a_message_meets_no_sweep_that_still_notes_it(unsent, monkeypatch):
     """A claim passes over what is locked, and the promise would wait for the next message, ever longer."""
-    noted: list[sql.Row] = []
+    seen: list[tuple[int, str]] = []
 
     def send(ready):
-        noted.extend(unsent() for _ in ready)
+        seen.extend(row for _ in ready for row in unsent())
         return ready
 
     monkeypatch.setattr(canvas, "send", send)
     fire(["g"], [], list, deadlines=False)
-    assert noted == [unsent()]
-    assert noted[0]["sends"] == 1
+    assert seen == unsent()
+    assert [sends for sends, _ in seen] == [1]
 
 
 def test_what_the_broker_does_not_take_is_due_at_the_next_sweep(unsent, monkeypatch):
     monkeypatch.setattr(canvas, "send", lambda ready: [])
     fire(["g"], [], list, deadlines=False)
-    assert unsent()["sends"] == 0
+    assert [sends for sends, _ in unsent()] == [0]
     assert [each.id for each in sweeps.take_unsent(["g"], [])] == ["p"]
