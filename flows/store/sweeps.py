@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from django.db import OperationalError
+
 from flows import logs
 from flows.conf import settings
 from flows.store import changes
@@ -10,7 +12,7 @@ from flows.store.claims import ReadyRef
 from flows.store.joins import ready_refs
 from flows.store.nodes import LOCK_SPACE
 from flows.store.promises import AT_ITS_DEADLINE
-from flows.store.sql import rows
+from flows.store.sql import is_about_locks, rows
 
 # A claim is lost when its node's lease has ended, or when the lock of its session is gone. A node that comes back from
 # a pause, or from an outage of PostgreSQL, may claim before it beats: what it claims then has a lease of its own.
@@ -113,24 +115,25 @@ OVERDUE_AFTER = "%(every)s * power(2, LEAST(sends, 5))"
 # message for one of the oldest will be overdue: looked up at the ends of two indexes. (Where many wait, one after the
 # other is overdue: they are looked at no more than five times between two sweeps.)
 # The LIMIT of `served` tells the planner that there are few: for ten, which it takes any list for, it would plan anew
-# each time, which takes it longer than the look. And the first of each is asked for, not whether there is one: where
-# many are ready in other groups the planner hopes to meet one soon, and reads the table. (That all deadlines are later
-# than `-infinity` tells it that the index of those that are not null will do.)
+# each time, which takes it longer than the look. And the first of each is asked for, in the order of its index, not
+# whether there is one, nor the least of them: where many are ready in other groups the planner hopes to meet one soon,
+# and reads the table; where it knows of few that are pending it reads all of these.
 DUE = (
     """
 WITH served AS (SELECT name FROM unnest(%(groups)s::text[]) AS name LIMIT %(group_count)s)
-SELECT COALESCE(LEAST(
-        (SELECT min(deadline_at) FROM flows_promise WHERE state = 'pending' AND deadline_at > '-infinity'),
+SELECT LEAST(
+        (SELECT deadline_at FROM flows_promise WHERE state = 'pending' AND deadline_at <= now()
+            ORDER BY deadline_at LIMIT 1),
         (SELECT min(first.ready_at) FROM served CROSS JOIN LATERAL (
-            SELECT min(ready_at) AS ready_at FROM flows_promise
-            WHERE phase = 'ready' AND "group" = served.name) AS first)
-    ) <= now(), false) AS is_due,
+            SELECT ready_at FROM flows_promise WHERE phase = 'ready' AND "group" = served.name AND ready_at <= now()
+            ORDER BY ready_at LIMIT 1) AS first)
+    ) IS NOT NULL AS is_due,
     extract(epoch FROM LEAST(
-        (SELECT min(deadline_at) FROM flows_promise
-            WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()),
+        (SELECT deadline_at FROM flows_promise WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()
+            ORDER BY deadline_at LIMIT 1),
         (SELECT min(next.ready_at) FROM served CROSS JOIN LATERAL (
-            SELECT min(ready_at) AS ready_at FROM flows_promise
-            WHERE phase = 'ready' AND "group" = served.name AND ready_at > now()) AS next),
+            SELECT ready_at FROM flows_promise WHERE phase = 'ready' AND "group" = served.name AND ready_at > now()
+            ORDER BY ready_at LIMIT 1) AS next),
         (SELECT min(GREATEST(oldest.overdue_at, now() + %(every)s / 5))
             FROM served CROSS JOIN LATERAL (
             SELECT sent_at + """
@@ -162,10 +165,12 @@ RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_comm
 """
 )
 
-# Waits for the locks of those who only look.
+# Waits for the locks of those who only look, not of those who have something open.
 NOT_SENT = """
 WITH unsent AS (
-    SELECT id FROM flows_promise WHERE id = ANY(%(ids)s) AND phase = 'ready' ORDER BY id FOR UPDATE
+    SELECT id FROM flows_promise
+    WHERE id = ANY(%(ids)s) AND phase = 'ready' AND (SELECT set_config('lock_timeout', '50ms', true)) <> ''
+    ORDER BY id FOR UPDATE
 )
 UPDATE flows_promise p SET sent_at = NULL, sends = GREATEST(p.sends - 1, 0) FROM unsent WHERE p.id = unsent.id
 RETURNING set_config('synchronous_commit', 'off', true)
@@ -250,5 +255,12 @@ def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:
 
 
 def not_sent(promise_ids: Iterable[str]) -> None:
-    """Take back that messages were sent for the promises, so that the next sweep does it."""
-    rows(NOT_SENT, ids=list(promise_ids))
+    """Take back that messages were sent for the promises, so that the next sweep does it.
+
+    If somebody holds one of them for long, all wait until their messages would be overdue.
+    """
+    try:
+        rows(NOT_SENT, ids=list(promise_ids))
+    except OperationalError as error:
+        if not is_about_locks(error):
+            raise

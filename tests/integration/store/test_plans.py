@@ -39,6 +39,8 @@ def test_a_look_ahead_for_one_group_does_not_read_what_is_ready_in_others():
     due = numbered(sweeps.DUE, groups="text[]", every="interval", deadlines="bool")
     plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {due}"))
     assert "Seq Scan on flows_promise" not in plan
+    # One for the list of groups.
+    assert plan.count("Limit ") == 1 + len(re.findall(r"Scan using \w+ on flows_promise", plan))
 
 
 @pytest.mark.parametrize(
