@@ -155,7 +155,7 @@ def _facts(row: Any, promise: TreePromise) -> Iterator[tuple[str, Any]]:
     if row.retry:
         yield "Retry policy", format_html("<code>{}</code>", json_text(row.retry))
     if row.sends:
-        last = f"last {moment(row.sent_at)}" if row.sent_at else "not since the broker is away"
+        last = f"last {moment(row.sent_at)}" if row.sent_at else "next when the broker is back"
         yield "Sent again", f"{row.sends} times, {last}"
 
 

@@ -13,8 +13,8 @@ RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_comm
 """
 
 # Parents that wait for more are not locked: of many children each looks here as it ends. Those that may go on are, in
-# one order, so that two joins of the same parents cannot block each other. Asynchronous: a wake-up that a crash undoes
-# is found by the sweep.
+# the order in which they are given, so that two joins of the same parents cannot block each other. (One by one, and
+# told that there are few, as promises are read.) Asynchronous: a wake-up that a crash undoes is found by the sweep.
 JOIN = (
     """
 WITH due AS MATERIALIZED (
