@@ -18,7 +18,8 @@ RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_comm
 JOIN = (
     """
 WITH due AS MATERIALIZED (
-    SELECT p.id FROM (SELECT id FROM unnest(%(ids)s::text[]) AS id LIMIT %(count)s) AS ended CROSS JOIN LATERAL (
+    SELECT p.id
+    FROM (SELECT id FROM unnest(%(ids)s::text[]) AS id LIMIT cardinality(%(ids)s::text[])) AS ended CROSS JOIN LATERAL (
         SELECT id FROM flows_promise p WHERE p.id = ended.id AND p.phase = 'suspended' AND"""
     + MAY_GO_ON
     + """FOR UPDATE
@@ -42,7 +43,7 @@ WITH due AS (
 def join(parent_ids: Iterable[str]) -> list[ReadyRef]:
     """Wake those of the promises that are suspended and have what they await; return them."""
     ids = sorted(set(parent_ids))
-    return ready_refs(rows(JOIN, ids=ids, count=len(ids)), were_suspended=True) if ids else []
+    return ready_refs(rows(JOIN, ids=ids), were_suspended=True) if ids else []
 
 
 def join_missed(limit: int = 1000) -> list[ReadyRef]:

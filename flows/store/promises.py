@@ -49,7 +49,7 @@ EXPIRE = (
 # LIMIT tells the planner that the list is short: for ten, which it takes any list for, it would plan each read anew.)
 READ = """
 SELECT p.*
-FROM (SELECT id FROM unnest(%(ids)s::text[]) AS id LIMIT %(count)s) AS wanted CROSS JOIN LATERAL (
+FROM (SELECT id FROM unnest(%(ids)s::text[]) AS id LIMIT cardinality(%(ids)s::text[])) AS wanted CROSS JOIN LATERAL (
     SELECT id, root_id, parent_id, kind, "group", function, version, args, tags, state, phase, value, error, note,
         created_at, deadline_at, settled_at, state = 'pending' AND deadline_at <= clock_timestamp() AS is_overdue
     FROM flows_promise WHERE id = wanted.id OFFSET 0
@@ -151,11 +151,11 @@ def get(promise_id: str) -> Promise:
 def get_many(promise_ids: Iterable[str]) -> list[Promise]:
     """Return those of the promises that exist. What is past its deadline is settled first."""
     ids = [promise_id for promise_id in promise_ids if "\x00" not in promise_id]  # which PostgreSQL refuses
-    found = repeatable_rows(READ, ids=ids, count=len(ids))
+    found = repeatable_rows(READ, ids=ids)
     if overdue := [row["id"] for row in found if row["is_overdue"]]:
         expired = rows(EXPIRE, ids=overdue)
         changes.tell(logs.NOTABLE, "timedout", [row for row in expired if row["kind"] != Kind.TIMER])
-        found = repeatable_rows(READ, ids=ids, count=len(ids))
+        found = repeatable_rows(READ, ids=ids)
     return [_promise(row) for row in found]
 
 

@@ -120,7 +120,7 @@ OVERDUE_AFTER = "%(every)s * power(2, LEAST(sends, 5))"
 # and reads the table; where it knows of few that are pending it reads all of these.
 DUE = (
     """
-WITH served AS (SELECT name FROM unnest(%(groups)s::text[]) AS name LIMIT %(group_count)s)
+WITH served AS (SELECT name FROM unnest(%(groups)s::text[]) AS name LIMIT cardinality(%(groups)s::text[]))
 SELECT LEAST(
         (SELECT deadline_at FROM flows_promise WHERE state = 'pending' AND deadline_at <= now()
             ORDER BY deadline_at LIMIT 1),
@@ -250,7 +250,7 @@ def due(groups: Sequence[str], *, deadlines: bool) -> tuple[bool, float | None]:
 
     Looks ahead for promises of ``groups`` and their messages, and for all deadlines and timers if ``deadlines``.
     """
-    found = rows(DUE, groups=list(groups), group_count=len(groups), deadlines=deadlines, every=settings.SWEEP_EVERY)[0]
+    found = rows(DUE, groups=list(groups), deadlines=deadlines, every=settings.SWEEP_EVERY)[0]
     return found["is_due"], found["seconds"]
 
 

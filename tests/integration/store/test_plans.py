@@ -23,12 +23,29 @@ FROM generate_series(1, %(count)s::int) AS n, (VALUES (''), ('.0')) AS kinds(kin
 """
 
 
+def numbered(text, **types):
+    """Return the statement as PostgreSQL is given it: with numbers for the names of its parameters."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, name in enumerate(names, start=1):
+        text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
+    return text
+
+
+def generic_plan(text, **types):
+    """Return the plan that a connection keeps for the statement, whatever it is asked for."""
+    return explained(f"EXPLAIN (GENERIC_PLAN) {numbered(text, **types)}")
+
+
+def explained(text, **params):
+    return "\n".join(row["QUERY PLAN"] for row in sql.rows(text, **params))
+
+
 def test_a_join_looks_at_the_calls_of_its_parents_only():
     sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
     sql.rows("ANALYZE flows_promise")
     sql.rows(FILL, mark="new", state="pending", count=PENDING)
     ids = [f"new{number}" for number in range(PENDING)]
-    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN {joins.JOIN}", ids=ids, count=PENDING))
+    plan = explained(f"EXPLAIN {joins.JOIN}", ids=ids)
     assert "flows_promise_due" not in plan
     assert "flows_promise_awaited" in plan or "flows_promise_children" in plan
 
@@ -36,8 +53,7 @@ def test_a_join_looks_at_the_calls_of_its_parents_only():
 def test_a_look_ahead_for_one_group_does_not_read_what_is_ready_in_others():
     sql.rows(FILL, mark="new", state="pending", count=SETTLED)
     sql.rows("ANALYZE flows_promise")
-    due = numbered(sweeps.DUE, groups="text[]", every="interval", deadlines="bool")
-    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {due}"))
+    plan = generic_plan(sweeps.DUE, groups="text[]", every="interval", deadlines="bool")
     assert "Seq Scan on flows_promise" not in plan
     # One for the list of groups.
     assert plan.count("Limit ") == 1 + len(re.findall(r"Scan using \w+ on flows_promise", plan))
@@ -48,8 +64,7 @@ def test_a_look_ahead_for_one_group_does_not_read_what_is_ready_in_others():
 )
 def test_what_a_sweep_takes_is_looked_for_once(text):
     """In a sub-select it may be looked for again for each row that it is joined to, and each time as many are taken."""
-    text = numbered(text, every="interval", lease="interval")
-    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {text}"))
+    plan = generic_plan(text, every="interval", lease="interval")
     assert re.search(r"CTE \w+\n\s+->  Limit .*\n\s+->  LockRows", plan)
     assert plan.count("LockRows") == 1
 
@@ -73,14 +88,6 @@ def test_what_is_asked_again_and_again_is_planned_a_few_times_only(text, ask):
         ask()
     [plans] = sql.rows(PLANS, text=numbered(text))
     assert plans["generic_plans"] > plans["custom_plans"]
-
-
-def numbered(text, **types):
-    """Return the statement as PostgreSQL is given it: with numbers for the names of its parameters."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
-    for number, name in enumerate(names, start=1):
-        text = text.replace(f"%({name})s", f"${number}::{types[name]}" if name in types else f"${number}")
-    return text
 
 
 def statement(**parts):
@@ -112,8 +119,7 @@ def statement(**parts):
 )
 def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one(text):
     """Such a plan stays until the table is analyzed: it must not read the table, nor all that is pending."""
-    text = numbered(text, ids="text[]")
-    plan = "\n".join(row["QUERY PLAN"] for row in sql.rows(f"EXPLAIN (GENERIC_PLAN) {text}"))
+    plan = generic_plan(text, ids="text[]")
     assert "Index" in plan
     assert "Seq Scan on flows_promise" not in plan
     assert not re.search("flows_promise_(due|claimed|created|called|roots)", plan)
