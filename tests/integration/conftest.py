@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from celery import current_app
+from django.db import connection
 
 from flows import canvas, pollers
 from flows.domain import values
@@ -16,6 +17,15 @@ from flows.store.claims import Claim, Holder, ReadyRef
 from flows.store.nodes import NodeInfo
 from flows.store.outcomes import Committed, Outcome
 from flows.store.promises import Start
+
+
+def leaving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call the function in a thread that ends then: what it leaves open is found by whatever test runs later."""
+    try:
+        return function(*args, **kwargs)
+    finally:
+        pollers.leave()
+        connection.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from flows.domain.promise import Kind, Phase, State
 from flows.engine.decision import Failed
 from flows.store import nodes, outcomes, promises, sql, sweeps
 from flows.store.outcomes import Outcome
-from tests.integration.conftest import call, expire_lease, suspend
+from tests.integration.conftest import call, expire_lease, leaving, suspend
 
 
 def test_claims_of_a_living_process_are_left_alone(start, claim):
@@ -98,14 +98,9 @@ def test_of_sweeps_that_look_at_once_each_takes_others(start):
         start(f"p{number}")
     sql.rows("UPDATE flows_promise SET sent_at = NULL")
 
-    def take(_: int) -> list[str]:
-        try:
-            return [each.id for each in sweeps.take_unsent(["g"], [])]
-        finally:
-            connection.close()
-
     with ThreadPoolExecutor(4) as pool:
-        taken = [promise_id for ids in pool.map(take, range(4)) for promise_id in ids]
+        takes = [pool.submit(leaving, sweeps.take_unsent, ["g"], []) for _ in range(4)]
+        taken = [each.id for take in takes for each in take.result()]
     assert taken
     assert len(taken) == len(set(taken))
 

@@ -7,7 +7,6 @@ import pytest
 from celery import current_app
 from django.db import connection
 
-from flows import pollers
 from flows.store import nodes
 from flows.store.nodes import NodeInfo
 from flows.worker import drain, process
@@ -18,15 +17,6 @@ def end_session() -> None:
     """Have PostgreSQL end the session of this thread's connection."""
     with closing(connection.copy()) as other, other.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.connection.info.backend_pid])
-
-
-def leaving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call the function in a thread that ends then: what it leaves open is found by whatever test runs later."""
-    try:
-        return function(*args, **kwargs)
-    finally:
-        pollers.leave()
-        connection.close()
 
 
 class Gate:

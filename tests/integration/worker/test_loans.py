@@ -10,7 +10,8 @@ from flows.engine.decision import Resolved
 from flows.store import outcomes, promises, sql
 from flows.worker import publish
 from flows.worker.ledger import Ledger
-from tests.integration.worker.conftest import Gate, leaving
+from tests.integration.conftest import leaving
+from tests.integration.worker.conftest import Gate
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from flows.store.claims import ReadyRef
 from flows.worker import process
 from flows.worker.drain import _Drain, drain
 from flows.worker.ledger import ledger
-from tests.integration.worker.conftest import leaving
+from tests.integration.conftest import leaving
 from tests.waiting import wait_until
 
 BAZ = ReadyRef(id="p", group="service-c", function="baz")
