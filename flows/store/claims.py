@@ -39,7 +39,8 @@ _IS_READY = (
 )
 
 # `suspended` may be claimed by a message too: its children's Celery link fires when the last of them has settled.
-# (Each condition, here and in outcomes, fits one index only: a plan made for an empty table would keep the wrong one.)
+# (Each condition, here and in outcome_statement, fits one index only: a plan made for an empty table would keep the
+# wrong one.)
 _IS_CLAIMABLE = (
     """
     p.deadline_at > now() AND (

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from flows.store import claims, joins, outcomes, promises, sql, sweeps
+from flows.store import claims, joins, promises, sql, sweeps
 from flows.store.claims import Holder
+from flows.store.outcome_statement import outcome_statement
 
 SETTLED = 3_000
 PENDING = 300
@@ -91,7 +92,7 @@ def test_what_is_asked_again_and_again_is_planned_a_few_times_only(text, ask):
 
 
 def statement(**parts):
-    return outcomes._statement(**{"gives_up": False, "again": False, "has_steps": False, "has_marks": False, **parts})
+    return outcome_statement(**{"gives_up": False, "again": False, "has_steps": False, "has_marks": False, **parts})
 
 
 @pytest.mark.parametrize(
