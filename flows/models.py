@@ -44,10 +44,8 @@ def _choices(words: Any) -> list[tuple[str, str]]:
     return [(word.value, word.value or "—") for word in words]
 
 
-# What somebody should look at: it was set aside, says why it does not go on, or keeps failing.
-NEEDS_ATTENTION = Q(state=State.PENDING) & (
-    Q(phase=Phase.ASIDE) | ~Q(note="") | Q(failures__gte=MANY_FAILURES) | Q(losses__gte=MANY_LOSSES)
-)
+# What somebody should look at: it says why it does not go on, as all do that were set aside, or it keeps failing.
+NEEDS_ATTENTION = Q(state=State.PENDING) & (~Q(note="") | Q(failures__gte=MANY_FAILURES) | Q(losses__gte=MANY_LOSSES))
 WAITS_FOR_SOMEBODY = Q(state=State.PENDING, kind=Kind.EXTERNAL)
 FAILED = Q(state__in=[State.REJECTED, State.CANCELED, State.TIMEDOUT])
 SETTLED_FLOWS = Q(kind__in=[Kind.ROOT, Kind.DETACHED]) & ~Q(state=State.PENDING)
@@ -133,14 +131,15 @@ class Promise(models.Model):
                 | (~Q(phase=Phase.CLAIMED) & Q(node__isnull=True, session__isnull=True)),
             ),
             models.CheckConstraint(
-                name="flows_promise_ready_when", condition=~Q(phase=Phase.READY) | Q(ready_at__isnull=False)
+                name="flows_promise_ready_since",
+                condition=~Q(phase__in=[Phase.READY, Phase.CLAIMED]) | Q(ready_at__isnull=False),
             ),
             models.UniqueConstraint(name="flows_promise_children", fields=["parent", "position"]),
         ]
         indexes = [
-            models.Index(name="flows_promise_ready", fields=["group", "ready_at"], condition=Q(phase=Phase.READY)),
-            models.Index(name="flows_promise_claimed", fields=["node"], condition=Q(phase=Phase.CLAIMED)),
-            models.Index(name="flows_promise_suspended", fields=["id"], condition=Q(phase=Phase.SUSPENDED)),
+            # What may be claimed, and what is: no index names what a claim changes, so that a claim changes no index.
+            # (It says by `settled_at` what others say by the state: each condition must fit one index only.)
+            models.Index(name="flows_promise_open", fields=["group", "ready_at"], condition=Q(settled_at__isnull=True)),
             models.Index(
                 name="flows_promise_awaited",
                 fields=["parent"],

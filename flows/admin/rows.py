@@ -1,15 +1,15 @@
 """Attempts and nodes: lists and details of single rows."""
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Count, FilteredRelation, Q, QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from flows.admin.lists import ReadOnlyAdmin, shown_time
 from flows.admin.markup import NOTHING, error_block, promise_link, short_id
 from flows.domain.promise import Phase
-from flows.models import Attempt, Node, Promise
+from flows.models import Attempt, Node
 
 
 @admin.register(Attempt)
@@ -60,10 +60,13 @@ class NodeAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
         """Return the nodes with what can only be told now, by the database's clock."""
-        claimed = Promise.objects.filter(node=OuterRef("pk"), phase=Phase.CLAIMED).order_by().values("node")
-        claim_count = Subquery(claimed.annotate(count=Count("*")).values("count"))
         nodes: QuerySet[Node] = super().get_queryset(request)
-        return nodes.annotate(alive=Q(lease_until__gt=Now(), stopped_at=None), claim_count=Coalesce(claim_count, 0))
+        is_claimed = Q(promise__phase=Phase.CLAIMED, promise__settled_at=None, promise__ready_at__isnull=False)
+        return nodes.annotate(
+            alive=Q(lease_until__gt=Now(), stopped_at=None),
+            claimed=FilteredRelation("promise", condition=is_claimed),
+            claim_count=Count("claimed"),
+        )
 
     @admin.display(description="groups")
     def group_names(self, node: Node) -> str:

@@ -30,11 +30,13 @@ MAY_GO_ON = """
 # (Texts of several lines, not arrays: psycopg takes longer to write an array than PostgreSQL to split a text.)
 _IS_ADDRESSED = " (p.addressee = '' OR p.addressee = ANY(string_to_array(%(addresses)s, chr(10)))) "
 
-# What a claim takes the oldest of. What was claimed stays in the index until no transaction anywhere could see it there
-# any more: a look from its beginning would read all of that, and a backup that runs for an hour slow down every claim.
+# What a claim takes the oldest of. What is claimed stays in the index while it runs, and then until no transaction
+# anywhere could see it there any more: a look from its beginning would read all of that, and a backup that runs for an
+# hour slow down every claim.
 _IS_READY = (
     """
-    p.phase = 'ready' AND p."group" = %(group)s AND p.ready_at >= to_timestamp(%(since)s) AND p.ready_at <= now() AND"""
+    p.phase = 'ready' AND p.settled_at IS NULL AND p."group" = %(group)s AND p.ready_at >= to_timestamp(%(since)s)
+    AND p.ready_at <= now() AND"""
     + _IS_ADDRESSED
 )
 
@@ -59,7 +61,7 @@ _TAKE = """
 , claimed AS (
     UPDATE flows_promise p
     SET phase = 'claimed', fence = p.fence + 1, node_id = %(node)s, session = %(session)s, claimed_at = now(),
-        sends = 0, note = ''
+        ready_at = COALESCE(p.ready_at, now()), sends = 0, note = ''
     FROM due WHERE p.id = due.id AND p.fence = due.seen_fence
     RETURNING p.id, p.root_id, p."group", p.addressee, p.function, p.version, p.args, p.retry, p.trace,
         CASE WHEN p.fence > 1 THEN extract(epoch FROM p.created_at)::float8 END AS created_at,

@@ -14,7 +14,7 @@ WHERE state = 'pending' AND phase = 'aside' AND deadline_at > now() ORDER BY dea
 # Ready, and noted to wait for code: by a worker that did not know the name, or not the version.
 NO_CODE = """
 SELECT id, "group", function, version, note FROM flows_promise
-WHERE phase = 'ready' AND deadline_at > now()
+WHERE phase = 'ready' AND settled_at IS NULL AND deadline_at > now()
     AND (note LIKE '%% knows no function %%' OR note LIKE 'UnknownVersionError:%%')
 ORDER BY ready_at LIMIT %(limit)s
 """
@@ -26,7 +26,8 @@ WHERE state = 'pending' AND kind = 'external' AND deadline_at > now() ORDER BY c
 
 DELAYED = """
 SELECT id, "group", function, failures, ready_at, note, now() AS now FROM flows_promise
-WHERE phase = 'ready' AND ready_at > now() AND deadline_at > now() ORDER BY ready_at LIMIT %(limit)s
+WHERE phase = 'ready' AND settled_at IS NULL AND ready_at > now() AND deadline_at > now()
+ORDER BY ready_at LIMIT %(limit)s
 """
 
 # What has killed workers, and will be given up if it goes on.
@@ -38,9 +39,10 @@ WHERE state = 'pending' AND losses > 0 AND deadline_at > now() ORDER BY losses D
 # Calls to one node that is not there.
 NOBODY_THERE = """
 SELECT id, "group", addressee FROM flows_promise p
-WHERE phase = 'ready' AND addressee <> '' AND ready_at <= now() AND deadline_at > now() AND NOT EXISTS (
-    SELECT FROM flows_node n, json_array_elements_text(n.groups) served
-    WHERE n.lease_until > now() AND served = p."group" AND p.addressee IN (n.name, n.pid::text))
+WHERE phase = 'ready' AND settled_at IS NULL AND addressee <> '' AND ready_at <= now() AND deadline_at > now()
+    AND NOT EXISTS (
+        SELECT FROM flows_node n, json_array_elements_text(n.groups) served
+        WHERE n.lease_until > now() AND served = p."group" AND p.addressee IN (n.name, n.pid::text))
 ORDER BY ready_at LIMIT %(limit)s
 """
 
@@ -61,7 +63,8 @@ WITH alive AS MATERIALIZED (
 SELECT (SELECT count(*) FROM (SELECT FROM alive GROUP BY pid HAVING count(DISTINCT space) > 1) AS shared) AS shared,
     (SELECT json_agg(json_build_array(id, name)) FROM (
         SELECT p.id, n.name FROM flows_promise p JOIN flows_node n ON n.id = p.node_id
-        WHERE p.phase = 'claimed' AND n.lease_until > now() AND p.claimed_at < now() - %(lease)s AND NOT EXISTS (
+        WHERE p.phase = 'claimed' AND p.settled_at IS NULL AND n.lease_until > now()
+            AND p.claimed_at < now() - %(lease)s AND NOT EXISTS (
             SELECT FROM alive WHERE alive.space = p.node_id + %(space)s AND alive.session = p.session)
         ORDER BY p.claimed_at LIMIT %(limit)s) AS found) AS unlocked
 """

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from flows.store.claims import MAY_GO_ON, ReadyRef
 from flows.store.sql import Row, rows
 
-# What is in `due` was looked at as it was locked. To ask for its phase once more could make PostgreSQL read all that is
-# suspended.
+# What is in `due` was looked at as it was locked: its phase need not be asked for once more.
 _WAKE = """
 UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0 FROM due WHERE p.id = due.id
 RETURNING p.id, p."group", p.function, p.addressee, set_config('synchronous_commit', 'off', true)
@@ -32,9 +31,10 @@ WITH due AS MATERIALIZED (
 JOIN_MISSED = (
     """
 WITH due AS (
-    SELECT id FROM flows_promise p WHERE p.phase = 'suspended' AND"""
+    SELECT id FROM flows_promise p
+    WHERE p.phase = 'suspended' AND p.settled_at IS NULL AND p.ready_at IS NULL AND"""
     + MAY_GO_ON
-    + """ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    + """ORDER BY "group", ready_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )"""
     + _WAKE
 )

@@ -31,7 +31,8 @@ _HELD = """ FROM (
         wake_at = COALESCE(o.wake_at, 0),
         settled_at = CASE WHEN o.state <> 'pending' THEN clock_timestamp() END,
         losses = CASE WHEN o.outcome IS NULL THEN p.losses ELSE 0 END,
-        ready_at = CASE WHEN o.phase = 'ready' THEN now() + COALESCE(o.delay, 0) * interval '1 second' END,
+        ready_at = CASE o.phase WHEN 'ready' THEN now() + COALESCE(o.delay, 0) * interval '1 second'
+            WHEN 'claimed' THEN p.ready_at END,
         sent_at = NULL,
         node_id = CASE WHEN o.phase = 'claimed' THEN p.node_id END,
         session = CASE WHEN o.phase = 'claimed' THEN p.session END
@@ -60,7 +61,8 @@ _BORN = """
     SELECT id, CASE kind WHEN 'detached' THEN id ELSE root_id END, parent_id, "position", kind, "group",
         COALESCE(addressee, ''), function, version, args::json, digest, retry, COALESCE(tags, '{}'), trace, state,
         value::json, error, COALESCE(failures, 0), continuation,
-        CASE WHEN kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END, now(), now(),
+        CASE WHEN kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END,
+        CASE WHEN kind NOT IN ('run', 'timer', 'external') THEN now() END, now(),
         CASE kind WHEN 'detached' THEN COALESCE(until, now() + timeout * interval '1 second') WHEN 'run' THEN limit_at
             ELSE LEAST(limit_at, COALESCE(until, now() + timeout * interval '1 second')) END,
         CASE WHEN state <> 'pending' THEN now() END, '', 0, 0, 0, 0
@@ -92,7 +94,7 @@ _AWAITED = """
 """
 
 # A parent that awaits this call alone may go on. If it is locked, or was suspended after this statement began, it is
-# left to a join. (LATERAL: one by one, or PostgreSQL might read all that is suspended.)
+# left to a join. (LATERAL: one by one, or PostgreSQL might read the whole table.)
 _WOKEN = """
 ), woken AS (
     UPDATE flows_promise p SET phase = 'ready', ready_at = now(), sent_at = now(), sends = 0

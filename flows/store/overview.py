@@ -35,7 +35,8 @@ SELECT COALESCE(counted."group", served."group") AS "group", COALESCE(nodes, 0) 
     suspended, aside, external, timers, oldest.id AS oldest_id, oldest.ready_at AS oldest_at
 FROM counted FULL JOIN served ON served."group" = counted."group" LEFT JOIN LATERAL (
     SELECT id, ready_at FROM flows_promise p
-    WHERE p.phase = 'ready' AND p."group" = counted."group" AND p.ready_at <= now() AND p.deadline_at > now()
+    WHERE p.phase = 'ready' AND p.settled_at IS NULL AND p."group" = counted."group" AND p.ready_at <= now()
+        AND p.deadline_at > now()
     ORDER BY ready_at LIMIT 1
 ) AS oldest ON counted.ready > 0
 ORDER BY 1

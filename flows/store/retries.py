@@ -34,7 +34,7 @@ WITH RECURSIVE failed AS (
     UPDATE flows_promise p
     SET state = 'pending', settled_at = NULL, error = NULL, note = '', failures = 0, losses = 0, sends = 0,
         deadline_at = now() + (p.deadline_at - COALESCE(p.reopened_at, p.created_at)), reopened_at = now(),
-        ready_at = now(), sent_at = now(),
+        ready_at = CASE WHEN p.kind NOT IN ('run', 'timer', 'external') THEN now() END, sent_at = now(),
         phase = CASE WHEN p.kind IN ('run', 'timer', 'external') THEN '' ELSE 'ready' END
     FROM due WHERE p.id = due.id AND p.state IN ('rejected', 'timedout', 'canceled')
     RETURNING p.id, p.root_id, p."group", p.function, p.addressee, p.phase

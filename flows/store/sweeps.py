@@ -24,10 +24,10 @@ WITH alive AS MATERIALIZED (
 ), lost AS (
     SELECT p.id, p.node_id, p.session, p.fence, p.claimed_at, p.losses + 1 >= %(max_losses)s AS is_poison
     FROM flows_promise p LEFT JOIN flows_node n ON n.id = p.node_id
-    WHERE p.phase = 'claimed' AND (n.id IS NULL
+    WHERE p.phase = 'claimed' AND p.settled_at IS NULL AND p.ready_at IS NOT NULL AND (n.id IS NULL
         OR GREATEST(n.lease_until, p.claimed_at + %(lease)s) < now() OR (%(locks)s AND NOT EXISTS (
         SELECT FROM alive WHERE alive.space = p.node_id + %(space)s AND alive.session = p.session)))
-    ORDER BY p.id LIMIT %(limit)s FOR UPDATE OF p SKIP LOCKED
+    ORDER BY p."group", p.ready_at, p.id LIMIT %(limit)s FOR UPDATE OF p SKIP LOCKED
 ), freed AS (
     UPDATE flows_promise p
     SET losses = p.losses + 1, node_id = NULL, session = NULL, sends = 0, sent_at = now(),
@@ -69,7 +69,8 @@ FROM freed
 HAND_BACK = (
     """
 WITH held AS (
-    SELECT id, node_id, session FROM flows_promise WHERE phase = 'claimed' AND node_id = %(node)s
+    SELECT id, node_id, session FROM flows_promise
+    WHERE phase = 'claimed' AND settled_at IS NULL AND ready_at IS NOT NULL AND node_id = %(node)s
     ORDER BY id FOR UPDATE
 )"""
     + GIVE_BACK
@@ -96,10 +97,10 @@ FROM expired
 UNSERVED = """
 WITH unserved AS (
     SELECT id FROM flows_promise p
-    WHERE p.phase = 'ready' AND p.note = '' AND p.ready_at < now() - %(lease)s AND NOT EXISTS (
+    WHERE p.phase = 'ready' AND p.settled_at IS NULL AND p.note = '' AND p.ready_at < now() - %(lease)s AND NOT EXISTS (
         SELECT FROM flows_node n, json_array_elements_text(n.groups) served
         WHERE n.lease_until > now() AND served = p."group" AND p.addressee IN ('', n.name, n.pid::text))
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY "group", ready_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE flows_promise p SET note = CASE p.addressee WHEN '' THEN 'no live node serves group ' || p."group"
     ELSE 'no live node ' || p.addressee || ' serves group ' || p."group" END || '; start a worker for its queue'
@@ -125,21 +126,24 @@ SELECT LEAST(
         (SELECT deadline_at FROM flows_promise WHERE state = 'pending' AND deadline_at <= now()
             ORDER BY deadline_at LIMIT 1),
         (SELECT min(first.ready_at) FROM served CROSS JOIN LATERAL (
-            SELECT ready_at FROM flows_promise WHERE phase = 'ready' AND "group" = served.name AND ready_at <= now()
+            SELECT ready_at FROM flows_promise
+            WHERE phase = 'ready' AND settled_at IS NULL AND "group" = served.name AND ready_at <= now()
             ORDER BY ready_at LIMIT 1) AS first)
     ) IS NOT NULL AS is_due,
     extract(epoch FROM LEAST(
         (SELECT deadline_at FROM flows_promise WHERE %(deadlines)s AND state = 'pending' AND deadline_at > now()
             ORDER BY deadline_at LIMIT 1),
         (SELECT min(next.ready_at) FROM served CROSS JOIN LATERAL (
-            SELECT ready_at FROM flows_promise WHERE phase = 'ready' AND "group" = served.name AND ready_at > now()
+            SELECT ready_at FROM flows_promise
+            WHERE phase = 'ready' AND settled_at IS NULL AND "group" = served.name AND ready_at > now()
             ORDER BY ready_at LIMIT 1) AS next),
         (SELECT min(GREATEST(oldest.overdue_at, now() + %(every)s / 5))
             FROM served CROSS JOIN LATERAL (
             SELECT sent_at + """
     + OVERDUE_AFTER
     + """ AS overdue_at FROM flows_promise
-            WHERE phase = 'ready' AND "group" = served.name AND ready_at <= now() ORDER BY ready_at LIMIT 10) AS oldest
+            WHERE phase = 'ready' AND settled_at IS NULL AND "group" = served.name AND ready_at <= now()
+            ORDER BY ready_at LIMIT 10) AS oldest
             WHERE oldest.overdue_at > now())
     ) - clock_timestamp())::float8 AS seconds
 """
@@ -153,7 +157,8 @@ TAKE_UNSENT = (
     """
 WITH unsent AS (
     SELECT id FROM flows_promise
-    WHERE phase = 'ready' AND "group" = ANY(%(groups)s) AND addressee = ANY(%(addresses)s) AND ready_at <= now()
+    WHERE phase = 'ready' AND settled_at IS NULL AND "group" = ANY(%(groups)s) AND ready_at <= now()
+        AND addressee = ANY(%(addresses)s)
         AND (addressee <> '' OR "group" || '.' || function <> ALL(%(attended)s))
         AND (sent_at IS NULL OR sent_at < now() - """
     + OVERDUE_AFTER

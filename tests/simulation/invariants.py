@@ -89,7 +89,7 @@ def _somewhere(row: Record, rows: Rows) -> bool:
 
 
 def _ready_from_some_time_on(row: Record, rows: Rows) -> bool:
-    return row.phase is not Phase.READY or row.ready_at is not None
+    return row.state is not State.PENDING or (row.phase in (Phase.READY, Phase.CLAIMED)) == (row.ready_at is not None)
 
 
 def _within_its_parents_deadline(row: Record, rows: Rows) -> bool:

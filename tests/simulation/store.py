@@ -131,7 +131,7 @@ class Store:
                 sends=0,
                 deadline_at=now + (row.deadline_at - (row.reopened_at or row.created_at)),
                 reopened_at=now,
-                ready_at=now,
+                ready_at=_first_ready_at(row.kind, now),
                 sent_at=now,
                 phase=_first_phase(row.kind),
             )
@@ -193,12 +193,14 @@ class Store:
 
     def join_missed(self, limit: int = 1000) -> list[ReadyRef]:
         """Wake suspended promises that nobody woke; return them."""
-        return self.join(sorted(row.id for row in self.pending() if self._may_go_on(row))[:limit])
+        found = sorted((row for row in self.pending() if self._may_go_on(row)), key=lambda row: (row.group, row.id))
+        return self.join(row.id for row in found[:limit])
 
     def recover(self, lost: Set[tuple[int, int]], limit: int = 500) -> Recovered:
         """Take back the claims of lost sessions (node, session); reject what has lost too many workers."""
         claimed = [row for row in self.pending() if row.phase is Phase.CLAIMED]
-        found = sorted((row for row in claimed if (row.node_id, row.session) in lost), key=lambda row: row.id)[:limit]
+        is_lost = [row for row in claimed if (row.node_id, row.session) in lost]
+        found = sorted(is_lost, key=lambda row: (row.group, row.ready_at, row.id))[:limit]
         for row in found:
             self._take_back(row)
         rejected = [row for row in found if row.state is not State.PENDING]
@@ -308,7 +310,7 @@ class Store:
             created_at=now,
             deadline_at=deadline_at,
             phase=_first_phase(kind),
-            ready_at=now,
+            ready_at=_first_ready_at(kind, now),
             sent_at=now,
             **{"parent_id": None, "position": 0, **columns},
         )
@@ -316,7 +318,8 @@ class Store:
     def _claim(self, row: Record, holder: Holder) -> Claim:
         now, fence = self._clock(), row.fence + 1
         held_by = {"node_id": holder.node_id, "session": holder.session}
-        self.table.update(row, phase=Phase.CLAIMED, fence=fence, claimed_at=now, sends=0, note="", **held_by)
+        claimed = {"phase": Phase.CLAIMED, "fence": fence, "claimed_at": now, "ready_at": row.ready_at or now}
+        self.table.update(row, **claimed, sends=0, note="", **held_by)
         invocation = Invocation(
             id=row.id,
             root_id=row.root_id,
@@ -405,7 +408,8 @@ class Store:
         }
         match outcome.decision:
             case None:
-                return changes | (_FREE | {"phase": Phase.READY, "ready_at": now} if outcome.released else {})
+                released = _FREE | {"phase": Phase.READY, "ready_at": now}
+                return changes | (released if outcome.released else {"ready_at": row.ready_at})
             case Resolved(value=value):
                 return changes | ended | _settled(State.RESOLVED, now) | {"value": value}
             case Rejected(error=error):
@@ -459,6 +463,10 @@ def _settled(state: State, at: datetime) -> dict[str, Any]:
 
 def _first_phase(kind: Kind) -> Phase:
     return Phase.NONE if kind in LOCAL_KINDS else Phase.READY
+
+
+def _first_ready_at(kind: Kind, now: datetime) -> datetime | None:
+    return None if kind in LOCAL_KINDS else now
 
 
 def _fell_with(child: Record, parent: Record, ended_at: datetime | None) -> bool:

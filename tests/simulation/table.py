@@ -104,7 +104,7 @@ class Table:
             "only what resolves has a value": row.state is State.RESOLVED or row.value is None,
             "what is rejected has an error": row.state is not State.REJECTED or row.error is not None,
             "claimed by a session": is_claimed == (row.node_id is not None) == (row.session is not None),
-            "ready from when on": row.phase is not Phase.READY or row.ready_at is not None,
+            "ready from when on": row.phase not in (Phase.READY, Phase.CLAIMED) or row.ready_at is not None,
             "not after its parent's deadline": (
                 parent is None or row.kind is Kind.DETACHED or row.deadline_at <= parent.deadline_at
             ),

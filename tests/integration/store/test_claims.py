@@ -1,11 +1,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import connection
+from django.db import connection, transaction
 
 from flows.domain.promise import Kind, Phase
-from flows.store import claims, promises, sql
+from flows.store import claims, promises, sql, sweeps
 from flows.store.claims import Holder, ReadyRef
-from tests.integration.conftest import call, resolve, suspend
+from tests.integration.conftest import call, expire_lease, resolve, suspend
 
 NAMED = ReadyRef(id="p", group="g", function="f")
 
@@ -87,6 +87,32 @@ def test_a_claim_undone_by_a_crash_does_not_let_two_write(start, claim, holder):
     assert second.fence == first.fence
     assert resolve(first) is None
     assert resolve(second) is not None
+
+
+def test_claims_change_no_index(start, claim, holder):
+    """Of many calls that were made at once each new row finds room beside the old one."""
+    start()
+    parent = claim()
+    suspend(parent, *(call(parent, position) for position in range(300)))
+    beside = "SELECT pg_stat_get_xact_tuples_hot_updated('flows_promise'::regclass) AS count"
+    with transaction.atomic():
+        before = sql.rows(beside)[0]["count"]
+        for _ in range(3):
+            taken, _ = claims.claim_ready("g", ["child"], 100, holder)
+            assert len(taken) == 100
+        assert sql.rows(beside)[0]["count"] - before > 270
+
+
+def test_what_a_message_claims_before_anybody_has_woken_it_is_taken_back_from_who_dies(start, claim, holder):
+    start()
+    parent = claim()
+    suspend(parent, call(parent, 0), call(parent, 1))
+    for child in ("p.0", "p.1"):
+        resolve(claim(child, "child"))
+    assert promises.get("p").phase is Phase.SUSPENDED
+    claim()
+    expire_lease(holder)
+    assert [each.id for each in sweeps.recover().ready] == ["p"]
 
 
 def test_what_has_killed_a_process_is_claimed_alone(start, holder):

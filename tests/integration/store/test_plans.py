@@ -123,8 +123,22 @@ def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one
     plan = generic_plan(text, ids="text[]")
     assert "Index" in plan
     assert "Seq Scan on flows_promise" not in plan
-    assert not re.search("flows_promise_(due|claimed|created|called|roots)", plan)
-    # By id alone: what is suspended may be as much as all that is pending.
-    assert plan.count("flows_promise_suspended") == len(
-        re.findall(r"flows_promise_suspended.*\n\s*Index Cond: \(+id\)", plan)
-    )
+    assert not re.search("flows_promise_(due|created|called|roots)", plan)
+    assert plan.count("flows_promise_open") == (text in (claims.CLAIM_NAMED, claims.CLAIM_READY))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [sweeps.RECOVER, sweeps.UNSERVED, sweeps.TAKE_UNSENT, sweeps.DUE, joins.JOIN_MISSED],
+    ids=["recover", "note", "take", "due", "join"],
+)
+@pytest.mark.parametrize("is_counted", [False, True], ids=["not counted", "counted"])
+def test_a_sweep_reads_nothing_that_has_settled(text, is_counted):
+    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+    if is_counted:
+        sql.rows("ANALYZE flows_promise")
+        sql.rows(FILL, mark="new", state="pending", count=PENDING)
+    plan = generic_plan(text, every="interval", lease="interval", locks="bool", deadlines="bool")
+    assert "Seq Scan on flows_promise" not in plan
+    assert "flows_promise_open" in plan
+    assert not re.search("flows_promise_(created|called|roots)", plan)
