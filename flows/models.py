@@ -137,9 +137,19 @@ class Promise(models.Model):
             models.UniqueConstraint(name="flows_promise_children", fields=["parent", "position"]),
         ]
         indexes = [
-            # What may be claimed, and what is: no index names what a claim changes, so that a claim changes no index.
-            # (It says by `settled_at` what others say by the state: each condition must fit one index only.)
-            models.Index(name="flows_promise_open", fields=["group", "ready_at"], condition=Q(settled_at__isnull=True)),
+            # What may be claimed, and what is; and what waits for its calls, or was set aside. No index names anything
+            # that a claim changes, so that a claim changes no index.
+            models.Index(
+                name="flows_promise_runnable",
+                fields=["group", "ready_at"],
+                condition=Q(settled_at__isnull=True, ready_at__isnull=False),
+            ),
+            models.Index(
+                name="flows_promise_waiting",
+                fields=["id"],
+                condition=Q(settled_at__isnull=True, ready_at__isnull=True)
+                & ~Q(kind__in=[Kind.RUN, Kind.TIMER, Kind.EXTERNAL]),
+            ),
             models.Index(
                 name="flows_promise_awaited",
                 fields=["parent"],

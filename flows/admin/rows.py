@@ -1,15 +1,19 @@
 """Attempts and nodes: lists and details of single rows."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from django.contrib import admin
-from django.db.models import Count, FilteredRelation, Q, QuerySet
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from flows.admin.lists import ReadOnlyAdmin, shown_time
 from flows.admin.markup import NOTHING, error_block, promise_link, short_id
-from flows.domain.promise import Phase
 from flows.models import Attempt, Node
+from flows.store import nodes
 
 
 @admin.register(Attempt)
@@ -43,6 +47,16 @@ class AttemptAdmin(ReadOnlyAdmin):
         return error_block(attempt.error) or NOTHING
 
 
+class NodeChangeList(ChangeList):
+    """A page of nodes, with how many promises each has claimed."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        _count_claims(self.result_list)
+
+
 @admin.register(Node)
 class NodeAdmin(ReadOnlyAdmin):
     """Worker processes, newest first."""
@@ -59,14 +73,19 @@ class NodeAdmin(ReadOnlyAdmin):
     stopped = shown_time("stopped_at")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
-        """Return the nodes with what can only be told now, by the database's clock."""
-        nodes: QuerySet[Node] = super().get_queryset(request)
-        is_claimed = Q(promise__phase=Phase.CLAIMED, promise__settled_at=None, promise__ready_at__isnull=False)
-        return nodes.annotate(
-            alive=Q(lease_until__gt=Now(), stopped_at=None),
-            claimed=FilteredRelation("promise", condition=is_claimed),
-            claim_count=Count("claimed"),
-        )
+        """Return the nodes, and whether each is alive by the database's clock."""
+        rows: QuerySet[Node] = super().get_queryset(request)
+        return rows.annotate(alive=Q(lease_until__gt=Now(), stopped_at=None))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class of the page of the list."""
+        return NodeChangeList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Node | None:
+        """Return the node with what it runs now, or None."""
+        node: Node | None = super().get_object(request, object_id, from_field)
+        _count_claims([node] if node else [])
+        return node
 
     @admin.display(description="groups")
     def group_names(self, node: Node) -> str:
@@ -81,4 +100,10 @@ class NodeAdmin(ReadOnlyAdmin):
     @admin.display(description="running now")
     def claims(self, node: Node) -> int:
         """Return how many promises it has claimed."""
-        return int(node.claim_count)  # type: ignore[attr-defined]  # annotated above
+        return int(node.claim_count)  # type: ignore[attr-defined]  # set by _count_claims
+
+
+def _count_claims(shown: Sequence[Node]) -> None:
+    counts = nodes.claim_counts([node.pk for node in shown])
+    for node in shown:
+        node.claim_count = counts.get(node.pk, 0)  # type: ignore[attr-defined]  # of this page alone

@@ -8,13 +8,13 @@ MAX_FOUND = 100
 
 ASIDE = """
 SELECT id, root_id, "group", function, note FROM flows_promise
-WHERE state = 'pending' AND phase = 'aside' AND deadline_at > now() ORDER BY deadline_at LIMIT %(limit)s
+WHERE state = 'pending' AND note <> '' AND phase = 'aside' AND deadline_at > now() ORDER BY deadline_at LIMIT %(limit)s
 """
 
 # Ready, and noted to wait for code: by a worker that did not know the name, or not the version.
 NO_CODE = """
 SELECT id, "group", function, version, note FROM flows_promise
-WHERE phase = 'ready' AND settled_at IS NULL AND deadline_at > now()
+WHERE state = 'pending' AND note <> '' AND phase = 'ready' AND deadline_at > now()
     AND (note LIKE '%% knows no function %%' OR note LIKE 'UnknownVersionError:%%')
 ORDER BY ready_at LIMIT %(limit)s
 """
@@ -63,7 +63,7 @@ WITH alive AS MATERIALIZED (
 SELECT (SELECT count(*) FROM (SELECT FROM alive GROUP BY pid HAVING count(DISTINCT space) > 1) AS shared) AS shared,
     (SELECT json_agg(json_build_array(id, name)) FROM (
         SELECT p.id, n.name FROM flows_promise p JOIN flows_node n ON n.id = p.node_id
-        WHERE p.phase = 'claimed' AND p.settled_at IS NULL AND n.lease_until > now()
+        WHERE p.phase = 'claimed' AND p.settled_at IS NULL AND p.ready_at IS NOT NULL AND n.lease_until > now()
             AND p.claimed_at < now() - %(lease)s AND NOT EXISTS (
             SELECT FROM alive WHERE alive.space = p.node_id + %(space)s AND alive.session = p.session)
         ORDER BY p.claimed_at LIMIT %(limit)s) AS found) AS unlocked

@@ -32,9 +32,10 @@ JOIN_MISSED = (
     """
 WITH due AS (
     SELECT id FROM flows_promise p
-    WHERE p.phase = 'suspended' AND p.settled_at IS NULL AND p.ready_at IS NULL AND"""
+    WHERE p.phase = 'suspended' AND p.settled_at IS NULL AND p.ready_at IS NULL
+        AND p.kind NOT IN ('run', 'timer', 'external') AND"""
     + MAY_GO_ON
-    + """ORDER BY "group", ready_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    + """ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )"""
     + _WAKE
 )

@@ -1,6 +1,7 @@
 """Nodes, alive while their lease is renewed, and the locks of the sessions that claim."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,11 @@ SELECT name FROM flows_node n
 WHERE lease_until > now() AND %(address)s IN (name, pid::text)
     AND EXISTS (SELECT FROM json_array_elements_text(groups) served WHERE served = %(group)s)
 ORDER BY id DESC LIMIT 1
+"""
+
+CLAIM_COUNTS = """
+SELECT node_id, count(*) AS count FROM flows_promise
+WHERE phase = 'claimed' AND settled_at IS NULL AND ready_at IS NOT NULL AND node_id = ANY(%(ids)s) GROUP BY node_id
 """
 
 STOP = """UPDATE flows_node SET stopped_at = now(), lease_until = now() WHERE id = %(id)s"""
@@ -81,6 +87,11 @@ def name_of(group: str, address: str) -> str | None:
     """Return the Celery name of the live node of ``group`` with this process id or name."""
     found = repeatable_rows(NAME_OF, group=group, address=address)
     return str(found[0]["name"]) if found else None
+
+
+def claim_counts(node_ids: Iterable[int]) -> dict[int, int]:
+    """Return how many promises each of the nodes has claimed; those that have none are left out."""
+    return {row["node_id"]: row["count"] for row in repeatable_rows(CLAIM_COUNTS, ids=list(node_ids))}
 
 
 def stop(node_id: int) -> None:

@@ -193,8 +193,7 @@ class Store:
 
     def join_missed(self, limit: int = 1000) -> list[ReadyRef]:
         """Wake suspended promises that nobody woke; return them."""
-        found = sorted((row for row in self.pending() if self._may_go_on(row)), key=lambda row: (row.group, row.id))
-        return self.join(row.id for row in found[:limit])
+        return self.join(sorted(row.id for row in self.pending() if self._may_go_on(row))[:limit])
 
     def recover(self, lost: Set[tuple[int, int]], limit: int = 500) -> Recovered:
         """Take back the claims of lost sessions (node, session); reject what has lost too many workers."""

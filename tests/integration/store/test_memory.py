@@ -202,7 +202,7 @@ def open_snapshot():
 
 def index_entries_read(act):
     """How many entries of the index of ready promises ``act`` reads, those of dead rows, too."""
-    counted = "SELECT pg_stat_get_xact_tuples_returned('flows_promise_open'::regclass) AS count"
+    counted = "SELECT pg_stat_get_xact_tuples_returned('flows_promise_runnable'::regclass) AS count"
     with transaction.atomic():
         before = sql.rows(counted)[0]["count"]
         act()

@@ -19,7 +19,7 @@ SELECT %(mark)s::text || n || kind, %(mark)s::text || n, CASE kind WHEN '' THEN 
     CASE %(state)s::text WHEN 'resolved' THEN '1'::json END,
     CASE WHEN %(state)s::text <> 'pending' THEN '' WHEN kind = '' THEN 'suspended' ELSE 'ready' END, '',
     CASE kind WHEN '' THEN '' ELSE 'link' END, 1, 0, 0, 0, now() + interval '1 day',
-    CASE WHEN %(state)s::text <> 'pending' THEN now() END, now()
+    CASE WHEN %(state)s::text <> 'pending' THEN now() END, CASE WHEN kind <> '' THEN now() END
 FROM generate_series(1, %(count)s::int) AS n, (VALUES (''), ('.0')) AS kinds(kind)
 """
 
@@ -124,7 +124,7 @@ def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one
     assert "Index" in plan
     assert "Seq Scan on flows_promise" not in plan
     assert not re.search("flows_promise_(due|created|called|roots)", plan)
-    assert plan.count("flows_promise_open") == (text in (claims.CLAIM_NAMED, claims.CLAIM_READY))
+    assert plan.count("flows_promise_runnable") == (text in (claims.CLAIM_NAMED, claims.CLAIM_READY))
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,18 @@ def test_a_sweep_reads_nothing_that_has_settled(text, is_counted):
         sql.rows(FILL, mark="new", state="pending", count=PENDING)
     plan = generic_plan(text, every="interval", lease="interval", locks="bool", deadlines="bool")
     assert "Seq Scan on flows_promise" not in plan
-    assert "flows_promise_open" in plan
+    assert ("flows_promise_waiting" if text is joins.JOIN_MISSED else "flows_promise_runnable") in plan
     assert not re.search("flows_promise_(created|called|roots)", plan)
+
+
+@pytest.mark.parametrize("parts", [{"has_marks": True}, {"has_steps": True}], ids=["marks", "steps"])
+@pytest.mark.parametrize("is_counted", [False, True], ids=["not counted", "counted"])
+def test_a_commit_looks_at_its_own_calls_only(parts, is_counted):
+    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+    if is_counted:
+        sql.rows("ANALYZE flows_promise")
+        sql.rows(FILL, mark="new", state="pending", count=PENDING)
+    plan = generic_plan(statement(**{"has_calls": "has_steps" in parts, "has_ends": False, **parts}))
+    scans = re.findall(r"(?:Scan using|Scan on) (flows_promise\w+)", plan)
+    assert scans
+    assert set(scans) == {"flows_promise_pkey"}

@@ -1,18 +1,7 @@
-from django.contrib.postgres.operations import (
-    AddConstraintNotValid,
-    AddIndexConcurrently,
-    RemoveIndexConcurrently,
-    ValidateConstraint,
-)
+from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
 from django.db import migrations, models
 
 import flows.domain.promise
-
-# Whatever waits for no worker has no time from when on one may claim it, and what is claimed keeps the one it had.
-READY_AT = """
-UPDATE flows_promise SET ready_at = CASE phase WHEN 'claimed' THEN claimed_at END
-WHERE state = 'pending' AND ((phase = 'claimed' AND ready_at IS NULL) OR (phase = '' AND ready_at IS NOT NULL))
-"""
 
 # The new row of a claim is to find room beside the old one, in its page: only then the indexes may stay as they are. Of
 # many calls that are made at once each page is half full until they are claimed.
@@ -25,37 +14,39 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("flows", "0006_trace"),
+        ("flows", "0007_ready_at"),
     ]
 
     operations = [
         migrations.RunSQL(LEAVE_ROOM, LEAVE_NONE),
-        migrations.RunSQL(READY_AT, migrations.RunSQL.noop),
-        migrations.RemoveConstraint(model_name="promise", name="flows_promise_ready_when"),
-        AddConstraintNotValid(
-            model_name="promise",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        (
-                            "phase__in",
-                            [flows.domain.promise.Phase["READY"], flows.domain.promise.Phase["CLAIMED"]],
-                        ),
-                        _negated=True,
-                    ),
-                    ("ready_at__isnull", False),
-                    _connector="OR",
-                ),
-                name="flows_promise_ready_since",
-            ),
-        ),
-        ValidateConstraint(model_name="promise", name="flows_promise_ready_since"),
         AddIndexConcurrently(
             model_name="promise",
             index=models.Index(
-                condition=models.Q(("settled_at__isnull", True)),
+                condition=models.Q(("ready_at__isnull", False), ("settled_at__isnull", True)),
                 fields=["group", "ready_at"],
-                name="flows_promise_open",
+                name="flows_promise_runnable",
+            ),
+        ),
+        AddIndexConcurrently(
+            model_name="promise",
+            index=models.Index(
+                condition=models.Q(
+                    ("ready_at__isnull", True),
+                    ("settled_at__isnull", True),
+                    models.Q(
+                        (
+                            "kind__in",
+                            [
+                                flows.domain.promise.Kind["RUN"],
+                                flows.domain.promise.Kind["TIMER"],
+                                flows.domain.promise.Kind["EXTERNAL"],
+                            ],
+                        ),
+                        _negated=True,
+                    ),
+                ),
+                fields=["id"],
+                name="flows_promise_waiting",
             ),
         ),
         RemoveIndexConcurrently(model_name="promise", name="flows_promise_attention"),
