@@ -69,7 +69,7 @@ FAN_OUT_1000 = Workload(
     expected=1000,
     warm_up=(10,),
     warm_up_expected=10,
-    rounds=3,
+    rounds=7,
     base="celery-chord",
 )
 SLOW_FAN_OUT = Workload(

@@ -56,6 +56,7 @@ _IS_CLAIMABLE = (
 # `next` is another one of the group. What is for all rows stands in the first.
 # A row that was claimed and given back while this statement waited for its lock is left alone: its children were read
 # before that. (Row locks show the newest row; sub-selects show what was there when the statement began.)
+# What is ready changes in no column that an index names, so no index is written; what was suspended gets its time here.
 # Checkpoints come column by column: an array for each row of thousands takes half as long again to write.
 _TAKE = """
 , claimed AS (
