@@ -1,10 +1,10 @@
 """What all lists share: read-only, searched by prefix, paged without reading a large table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ORDER_VAR
+from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -35,6 +35,18 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in its s
         return rows.order_by().values("pk")[:MAX_COUNTED].count()
 
 
+class CompletedList(ChangeList):
+    """A page of rows, with what the admin adds to each from elsewhere."""
+
+    model_admin: "ReadOnlyAdmin"
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        self.model_admin.complete(self.result_list)
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in its stubs only
     """Shows rows; adds, changes and deletes none."""
 
@@ -54,6 +66,13 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in i
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return False: a checkpoint that is gone would run again."""
         return False
+
+    def complete(self, shown: Sequence[Any]) -> None:
+        """Add to the rows of a page what stands elsewhere: nothing, if not overridden."""
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Return the class of the page of the list."""
+        return CompletedList
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Return the row, or None; what PostgreSQL cannot even compare is no row's id."""

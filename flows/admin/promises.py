@@ -1,5 +1,6 @@
 """Promises: the list, and the pages of one of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -22,7 +23,7 @@ from flows.admin.filters import (
     RoleFilter,
     StateFilter,
 )
-from flows.admin.lists import ReadOnlyAdmin
+from flows.admin.lists import CompletedList, ReadOnlyAdmin
 from flows.admin.markup import NOTHING, duration, one_line, short_id, state_label
 from flows.domain.promise import Kind, Phase, State
 from flows.models import Promise
@@ -32,16 +33,8 @@ from flows.store.trees import Facts
 _NO_FACTS = Facts(made=0, settled=0, attempts=0, error="")
 
 
-class PromiseChangeList(ChangeList):
-    """A page of promises, with what stands in other rows than theirs: calls, attempts."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        """Read the page."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        facts = trees.read_facts([promise.id for promise in self.result_list])
-        for promise in self.result_list:
-            promise.facts = facts.get(promise.id, _NO_FACTS)
+class PromiseChangeList(CompletedList):
+    """A page of promises, and the way to older ones."""
 
     @cached_property
     def older_query(self) -> str:
@@ -71,6 +64,12 @@ class PromiseAdmin(ReadOnlyAdmin):
         """Return the promises with the state that they have now, without what may be large."""
         promises: QuerySet[Promise] = super().get_queryset(request)
         return promises.annotate(state_now=STATE_NOW, clock=Now()).defer("args", "value", "error", "retry", "tags")
+
+    def complete(self, shown: Sequence[Promise]) -> None:
+        """Add what stands in other rows than theirs: calls, attempts."""
+        facts = trees.read_facts([promise.id for promise in shown])
+        for promise in shown:
+            promise.facts = facts.get(promise.id, _NO_FACTS)  # type: ignore[attr-defined]  # of a page alone
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Return the actions that the user may do."""

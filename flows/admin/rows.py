@@ -1,10 +1,8 @@
 """Attempts and nodes: lists and details of single rows."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
@@ -47,16 +45,6 @@ class AttemptAdmin(ReadOnlyAdmin):
         return error_block(attempt.error) or NOTHING
 
 
-class NodeChangeList(ChangeList):
-    """A page of nodes, with how many promises each has claimed."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        """Read the page."""
-        super().get_results(request)
-        self.result_list = list(self.result_list)
-        _count_claims(self.result_list)
-
-
 @admin.register(Node)
 class NodeAdmin(ReadOnlyAdmin):
     """Worker processes, newest first."""
@@ -77,14 +65,17 @@ class NodeAdmin(ReadOnlyAdmin):
         rows: QuerySet[Node] = super().get_queryset(request)
         return rows.annotate(alive=Q(lease_until__gt=Now(), stopped_at=None))
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """Return the class of the page of the list."""
-        return NodeChangeList
+    def complete(self, shown: Sequence[Node]) -> None:
+        """Add how many promises each of the nodes has claimed."""
+        counts = nodes.claim_counts([node.pk for node in shown])
+        for node in shown:
+            node.claim_count = counts.get(node.pk, 0)  # type: ignore[attr-defined]  # of what is shown alone
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Node | None:
         """Return the node with what it runs now, or None."""
         node: Node | None = super().get_object(request, object_id, from_field)
-        _count_claims([node] if node else [])
+        if node is not None:
+            self.complete([node])
         return node
 
     @admin.display(description="groups")
@@ -100,10 +91,4 @@ class NodeAdmin(ReadOnlyAdmin):
     @admin.display(description="running now")
     def claims(self, node: Node) -> int:
         """Return how many promises it has claimed."""
-        return int(node.claim_count)  # type: ignore[attr-defined]  # set by _count_claims
-
-
-def _count_claims(shown: Sequence[Node]) -> None:
-    counts = nodes.claim_counts([node.pk for node in shown])
-    for node in shown:
-        node.claim_count = counts.get(node.pk, 0)  # type: ignore[attr-defined]  # of this page alone
+        return int(node.claim_count)  # type: ignore[attr-defined]  # by `complete`
