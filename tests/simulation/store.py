@@ -198,8 +198,8 @@ class Store:
     def recover(self, lost: Set[tuple[int, int]], limit: int = 500) -> Recovered:
         """Take back the claims of lost sessions (node, session); reject what has lost too many workers."""
         claimed = [row for row in self.pending() if row.phase is Phase.CLAIMED]
-        is_lost = [row for row in claimed if (row.node_id, row.session) in lost]
-        found = sorted(is_lost, key=lambda row: (row.group, row.ready_at, row.id))[:limit]
+        orphans = [row for row in claimed if (row.node_id, row.session) in lost]
+        found = sorted(orphans, key=lambda row: (row.group, row.ready_at, row.id))[:limit]
         for row in found:
             self._take_back(row)
         rejected = [row for row in found if row.state is not State.PENDING]

@@ -41,10 +41,22 @@ def explained(text, **params):
     return "\n".join(row["QUERY PLAN"] for row in sql.rows(text, **params))
 
 
-def test_a_join_looks_at_the_calls_of_its_parents_only():
-    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+def count_then_begin():
+    """Have PostgreSQL count the table while it is quiet; then much begins."""
     sql.rows("ANALYZE flows_promise")
     sql.rows(FILL, mark="new", state="pending", count=PENDING)
+
+
+@pytest.fixture(params=[False, True], ids=["not counted", "counted"])
+def full_table(request):
+    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+    if request.param:
+        count_then_begin()
+
+
+def test_a_join_looks_at_the_calls_of_its_parents_only():
+    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
+    count_then_begin()
     ids = [f"new{number}" for number in range(PENDING)]
     plan = explained(f"EXPLAIN {joins.JOIN}", ids=ids)
     assert "flows_promise_due" not in plan
@@ -132,12 +144,8 @@ def test_a_plan_that_a_connection_made_for_an_empty_table_is_good_for_a_full_one
     [sweeps.RECOVER, sweeps.UNSERVED, sweeps.TAKE_UNSENT, sweeps.DUE, joins.JOIN_MISSED],
     ids=["recover", "note", "take", "due", "join"],
 )
-@pytest.mark.parametrize("is_counted", [False, True], ids=["not counted", "counted"])
-def test_a_sweep_reads_nothing_that_has_settled(text, is_counted):
-    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
-    if is_counted:
-        sql.rows("ANALYZE flows_promise")
-        sql.rows(FILL, mark="new", state="pending", count=PENDING)
+@pytest.mark.usefixtures("full_table")
+def test_a_sweep_reads_nothing_that_has_settled(text):
     plan = generic_plan(text, every="interval", lease="interval", locks="bool", deadlines="bool")
     assert "Seq Scan on flows_promise" not in plan
     assert ("flows_promise_waiting" if text is joins.JOIN_MISSED else "flows_promise_runnable") in plan
@@ -145,12 +153,8 @@ def test_a_sweep_reads_nothing_that_has_settled(text, is_counted):
 
 
 @pytest.mark.parametrize("parts", [{"has_marks": True}, {"has_steps": True}], ids=["marks", "steps"])
-@pytest.mark.parametrize("is_counted", [False, True], ids=["not counted", "counted"])
-def test_a_commit_looks_at_its_own_calls_only(parts, is_counted):
-    sql.rows(FILL, mark="old", state="resolved", count=SETTLED)
-    if is_counted:
-        sql.rows("ANALYZE flows_promise")
-        sql.rows(FILL, mark="new", state="pending", count=PENDING)
+@pytest.mark.usefixtures("full_table")
+def test_a_commit_looks_at_its_own_calls_only(parts):
     plan = generic_plan(statement(**{"has_calls": "has_steps" in parts, "has_ends": False, **parts}))
     scans = re.findall(r"(?:Scan using|Scan on) (flows_promise\w+)", plan)
     assert scans
