@@ -37,6 +37,9 @@ _away_until = 0.0
 # What is raised when the broker is away.
 _OUTAGES = (KombuError, RedisError, OSError)
 
+# An answer that is due, as its time is up, and has not come after that, is late.
+_OVERDUE_S = 0.005
+
 # A command, its keys, and its other arguments.
 Command = tuple[Any, ...]
 
@@ -117,7 +120,7 @@ def wait(names: Sequence[str], seconds: float, keeps: tuple[str, str] | None = N
     lists = {_kept(keeps[0]): keeps[1]} if keeps else {}
     lists |= {_key(name): name for name in names}
     try:
-        found = _ask(("BRPOP", [*lists], seconds))
+        found = _ask(("BRPOP", [*lists], seconds), waits_s=seconds)
     except _OUTAGES as error:
         _note_away(error)
         return names
@@ -163,13 +166,16 @@ def _mark(name: str) -> str:
     return f"flows.sent.{name}"
 
 
-def _ask(*commands: Command) -> list[Any]:
-    """Return the answers to the commands, which are sent together; none if the broker is no Redis."""
+def _ask(*commands: Command, waits_s: float = 0) -> list[Any]:
+    """Return the answers to the commands, which are sent together; none if the broker is no Redis.
+
+    ``waits_s`` is how long the broker is asked to wait for something before it answers.
+    """
     if not commands:
         return []
     connection = _unused() or _Connection()
     try:
-        answers = connection.ask(commands)
+        answers = connection.ask(commands, waits_s)
     except BaseException:  # answers that nobody has read would be taken for those of the next commands
         connection.close()
         raise
@@ -217,12 +223,15 @@ class _Connection:
         except RedisError:
             return False
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
+    def ask(self, commands: Sequence[Command], waits_s: float) -> list[Any]:
         """Return the answers, none if the broker is no Redis."""
         if self._redis is None:
             return []
         packed = [(name, *(self._prefix + key for key in keys), *others) for name, keys, *others in commands]
         self._redis.send_packed_command(self._redis.pack_commands(packed))
+        if waits_s and not self._redis.can_read(waits_s + _OVERDUE_S):
+            # A Redis with nothing to do looks at its clock `hz` times a second, that is ten; any command has it do so.
+            _ask(("PING", []))
         return [self._redis.read_response() for _ in commands]
 
     def close(self) -> None:

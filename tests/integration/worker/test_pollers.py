@@ -20,6 +20,7 @@ from flows.store.claims import ReadyRef
 from flows.worker import process
 from flows.worker.drain import _Drain, drain
 from flows.worker.ledger import ledger
+from local.redis import Redis
 from tests.integration.conftest import leaving
 from tests.waiting import wait_until
 
@@ -118,6 +119,18 @@ def test_who_loses_the_broker_while_it_waits_looks_once_more(queue_length, in_th
     client.client_kill_filter(_type="normal", skipme=True)
     assert waits.result(timeout=10) == names
     assert pollers.wait(["service-c.baz"], 20) == []
+
+
+def test_a_wait_ends_in_time_with_a_redis_that_has_nothing_else_to_do(tmp_path, monkeypatch):
+    with Redis(tmp_path) as redis:
+        monkeypatch.setattr(pollers, "_idle", [])
+        monkeypatch.setattr(current_app, "connection_for_write", lambda: Connection(redis.url))
+        for name, value in (("dynamic-hz", "no"), ("hz", "1")):
+            pollers._ask(("CONFIG", [], "SET", name, value))
+        began = time.monotonic()
+        assert [pollers.wait(["service-c.baz"], 0.1) for _ in range(5)] == [[]] * 5
+        assert time.monotonic() - began < 2
+        pollers.leave()
 
 
 def test_a_connection_that_was_closed_while_nobody_used_it_is_replaced(queue_length, client):
