@@ -230,7 +230,8 @@ class _Connection:
         packed = [(name, *(self._prefix + key for key in keys), *others) for name, keys, *others in commands]
         self._redis.send_packed_command(self._redis.pack_commands(packed))
         if waits_s and not self._redis.can_read(waits_s + _OVERDUE_S):
-            # A Redis with nothing to do looks at its clock `hz` times a second, that is ten; any command has it do so.
+            # A Redis with nothing to do looks at its clock `hz` times a second, that is ten. Any command has it do so;
+            # this connection waits, so it goes over another one.
             _ask(("PING", []))
         return [self._redis.read_response() for _ in commands]
 
